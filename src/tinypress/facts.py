@@ -1,0 +1,89 @@
+"""Frozen facts that travel between the layers: what a technique changed, what quantization decided.
+
+The facts of a receipt are in ``receipt.py``; these are the ones that hold tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from torch import Tensor, nn
+
+Severity = Literal["note", "warning"]
+
+
+@dataclass(frozen=True)
+class Change:
+    """One thing that a technique changed in one layer, in the units named by ``what``."""
+
+    layer: str
+    what: str
+    was: float | int | str
+    now: float | int | str
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something that did not bring what its user may expect: which layer, and why."""
+
+    code: str
+    severity: Severity
+    layer: str | None
+    text: str
+
+
+@dataclass(frozen=True)
+class QuantizedWeight:
+    """Integers of one weight tensor, packed, with what is needed to read them back.
+
+    ``packed`` is a flat uint8 tensor of ``ceil(numel * bits / 8)`` bytes: the low ``bits`` bits of each
+    integer (two's complement) in row-major order, least significant bits first.
+    ``scale`` (float32) and ``zero_point`` (int32) have one element, or one per index of ``axis``.
+    An integer q stands for ``(q - zero_point) * scale``. Symmetric integers lie in
+    [-(2**(bits-1) - 1), 2**(bits-1) - 1] with zero point 0, affine ones in [0, 2**bits - 1].
+    """
+
+    packed: Tensor
+    shape: tuple[int, ...]
+    bits: int
+    scheme: Literal["symmetric", "affine"]
+    axis: int | None
+    scale: Tensor
+    zero_point: Tensor
+
+
+@dataclass(frozen=True)
+class QuantizedValue:
+    """Scale and zero point of one activation: q = clamp(round(x / scale) + zero_point, 0, 2**bits - 1)."""
+
+    scale: float
+    zero_point: int
+    bits: int = 8
+
+
+@dataclass(frozen=True)
+class QuantPlan:
+    """Every decision of a quantization: weights by parameter name, activations by value of the float graph.
+
+    ``values`` is empty where only weights are quantized.
+    """
+
+    weights: Mapping[str, QuantizedWeight] = field(default_factory=dict)
+    values: Mapping[str, QuantizedValue] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """What a technique returns: a new network, the facts of what changed, and what later steps must respect.
+
+    ``pruned`` names the parameters whose zeros must stay zero in later steps.
+    ``plan`` is set once the network is quantized; the network then holds the dequantized weights.
+    """
+
+    model: nn.Module
+    changes: tuple[Change, ...] = ()
+    notes: tuple[Note, ...] = ()
+    pruned: frozenset[str] = frozenset()
+    plan: QuantPlan | None = None

@@ -1,0 +1,135 @@
+"""What the user brings: a trained network, labelled data in three splits, a loss and a metric."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tinypress.errors import DataError, TaskError
+
+Metric = Callable[[Tensor, Tensor], float]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Labelled samples. ``inputs`` holds one tensor per argument of the network, all of N samples;
+    ``targets`` has N rows; ``groups`` [N] tells which samples belong together (windows of one recording)."""
+
+    inputs: tuple[Tensor, ...]
+    targets: Tensor
+    groups: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        call = f"Split(inputs={[tuple(x.shape) for x in self.inputs]}, targets={tuple(self.targets.shape)})"
+        if not self.inputs or len(self) == 0:
+            raise DataError(call, "there are no samples", "Give at least one sample in every split")
+        counts = {len(x) for x in self.inputs} | {len(self.targets)}
+        if self.groups is not None:
+            counts.add(len(self.groups))
+        if len(counts) != 1:
+            raise DataError(
+                call,
+                f"inputs, targets and groups differ in length: {sorted(counts)}",
+                "Give one row per sample",
+            )
+        for position, values in enumerate(self.inputs):
+            if values.is_floating_point() and not bool(torch.isfinite(values).all()):
+                raise DataError(call, f"input {position} holds NaN or infinity", "Clean the data first")
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def take(self, rows: Tensor | slice) -> Split:
+        """The samples at ``rows``."""
+        groups = None if self.groups is None else self.groups[rows]
+        return Split(tuple(x[rows] for x in self.inputs), self.targets[rows], groups)
+
+
+def split_from(batches: Iterable[Any], groups: Tensor | None = None) -> Split:
+    """Collect an iterable of ``(inputs, targets)`` batches, such as a DataLoader, into a ``Split``.
+
+    ``inputs`` of a batch is a tensor or a tuple of tensors.
+
+    Raises:
+        DataError: the iterable is empty or a batch is not a pair.
+    """
+    inputs: list[tuple[Tensor, ...]] = []
+    targets: list[Tensor] = []
+    for batch in batches:
+        if not (isinstance(batch, tuple | list) and len(batch) == 2):
+            raise DataError("split_from(batches)", "a batch is not a pair", "Yield (inputs, targets)")
+        x, y = batch
+        inputs.append(tuple(x) if isinstance(x, tuple | list) else (x,))
+        targets.append(y)
+    if not targets:
+        raise DataError("split_from(batches)", "the loader is empty", "Give at least one batch")
+    columns = zip(*inputs, strict=True)
+    return Split(tuple(torch.cat(column) for column in columns), torch.cat(targets), groups)
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a network of this task is trained: enough to train it again for the controls."""
+
+    max_epochs: int = 60
+    patience: int = 8
+    recovery_epochs: int = 10
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    recovery_learning_rate: float = 5e-4
+    weight_decay: float = 1e-4
+
+
+@dataclass(frozen=True)
+class Task:
+    """A trained network with its data. ``train`` and ``loss`` may be missing: then nothing can be retrained.
+
+    ``loss(outputs, targets)`` returns a scalar tensor; ``metric`` is the name of a built-in metric or a
+    function ``(outputs, targets) -> float``; ``build()`` returns the untrained network, for the controls.
+    ``tolerance`` is the acceptable loss in quality: points for accuracy, else the metric's unit.
+    """
+
+    name: str
+    model: nn.Module
+    example_inputs: tuple[Tensor, ...]
+    validation: Split
+    test: Split
+    metric: str | Metric
+    train: Split | None = None
+    loss: Callable[[Tensor, Tensor], Tensor] | None = None
+    build: Callable[[], nn.Module] | None = None
+    higher_is_better: bool = True
+    tolerance: float = 1.0
+    training: Training = field(default_factory=Training)
+    classes: tuple[str, ...] = ()
+    about: str = ""
+
+    def __post_init__(self) -> None:
+        call = f"Task({self.name!r})"
+        if not isinstance(self.model, nn.Module):
+            raise TaskError(call, f"model is a {type(self.model).__name__}", "Give a torch.nn.Module")
+        if not self.example_inputs:
+            raise TaskError(call, "example_inputs is empty", "Give one tensor per argument of forward()")
+        for split, name in ((self.train, "train"), (self.validation, "validation"), (self.test, "test")):
+            if split is None:
+                continue
+            for position, (given, example) in enumerate(
+                zip(split.inputs, self.example_inputs, strict=False), start=1
+            ):
+                if given.shape[1:] != example.shape[1:]:
+                    raise TaskError(
+                        call,
+                        f"argument {position} has shape {tuple(given.shape[1:])} in {name} "
+                        f"but {tuple(example.shape[1:])} in example_inputs",
+                        "Give samples and example of one shape",
+                    )
+            if len(split.inputs) != len(self.example_inputs):
+                raise TaskError(
+                    call,
+                    f"{name} gives {len(split.inputs)} inputs, example_inputs {len(self.example_inputs)}",
+                    "Give one tensor per argument of forward()",
+                )
