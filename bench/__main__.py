@@ -1,0 +1,86 @@
+"""Run every benchmark, print a table and write the numbers to a file."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from bench import pack, prune
+from tinypress.files import write_json
+
+FULL, QUICK = 100_000_000, 2_000_000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="small tensors, to see that it runs")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--only", choices=("prune", "pack"), help="one benchmark instead of all")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results.json")
+    asked = parser.parse_args()
+    torch.set_num_threads(asked.threads)
+    weights = QUICK if asked.quick else FULL
+    results: dict[str, Any] = {"machine": _machine(), "quick": asked.quick}
+    if asked.only != "pack":
+        results["prune"] = prune.measure(weights, asked.repeats)
+    if asked.only != "prune":
+        results["pack"] = pack.measure(weights, asked.repeats)
+    Console().print(_table(results))
+    write_json(asked.out, results)
+
+
+def _machine() -> dict[str, Any]:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    return {
+        "cpu": model,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def _table(results: dict[str, Any]) -> Table:
+    table = Table("benchmark", "median ms", "spread ms", "ratio", "spread of ratio")
+    if "prune" in results:
+        row = results["prune"]
+        table.title = f"{row['weights']:,} weights, {results['machine']['threads']} threads"
+        table.add_row("prune globally, torch", *_milliseconds(row["torch"]), "", "")
+        table.add_row(
+            "prune globally, ours", *_milliseconds(row["ours"]), *_ratio(row["times_faster"], "times faster")
+        )
+        same = "yes" if row["same_survivors_but_for_ties"] else "NO"
+        table.add_row(
+            f"  same survivors: {same} ({row['survivors_that_differ']} differ, all ties)", *[""] * 4
+        )
+        table.add_row(f"  exact count: {'yes' if row['pruned_exactly_as_many'] else 'NO'}", *[""] * 4)
+        table.add_row(f"  extra memory: {row['peak_extra_per_model']:.2f} of the network", *[""] * 4)
+    if "pack" in results:
+        row = results["pack"]
+        table.add_row("one pass over the memory", *_milliseconds(row["one_pass"]), "", "")
+        for name in ("int8", "int8_affine", "int4"):
+            table.add_row(
+                f"pack to {name}", *_milliseconds(row[name]), *_ratio(row[name]["passes"], "passes")
+            )
+    return table
+
+
+def _milliseconds(timing: dict[str, Any]) -> tuple[str, str]:
+    return f"{timing['median_ms']:.1f}", f"{timing['low_ms']:.1f} to {timing['high_ms']:.1f}"
+
+
+def _ratio(ratio: dict[str, float], unit: str) -> tuple[str, str]:
+    return f"{ratio['ratio']:.1f} {unit}", f"{ratio['low']:.1f} to {ratio['high']:.1f}"
+
+
+if __name__ == "__main__":
+    main()

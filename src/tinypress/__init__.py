@@ -1,0 +1,44 @@
+"""Press a trained PyTorch network until it fits, and hand over the file that ships with a measured receipt."""
+
+from tinypress.distill import DistillationLoss, train_with_distillation
+from tinypress.errors import TinypressError
+from tinypress.facts import Compressed, QuantizedWeight
+from tinypress.measure.weights import CompressionMetrics
+from tinypress.press.compare import compare_compression_techniques
+from tinypress.press.engine import Engine
+from tinypress.press.pipeline import press
+from tinypress.press.recipe import Recipe
+from tinypress.press.verify import verify
+from tinypress.prune import calculate_sparsity, prune_model_by_magnitude, prune_weights_by_magnitude
+from tinypress.quantize import dequantize_layer_weights, quantize_layer_weights, quantize_model
+from tinypress.receipt import Receipt
+from tinypress.shrink import compute_neuron_importance, prune_layer_neurons
+from tinypress.task import Split, Task, split_from
+from tinypress.tasks.find import find_task
+
+__all__ = [
+    "Compressed",
+    "CompressionMetrics",
+    "DistillationLoss",
+    "Engine",
+    "QuantizedWeight",
+    "Receipt",
+    "Recipe",
+    "Split",
+    "Task",
+    "TinypressError",
+    "calculate_sparsity",
+    "compare_compression_techniques",
+    "compute_neuron_importance",
+    "dequantize_layer_weights",
+    "find_task",
+    "press",
+    "prune_layer_neurons",
+    "prune_model_by_magnitude",
+    "prune_weights_by_magnitude",
+    "quantize_layer_weights",
+    "quantize_model",
+    "split_from",
+    "train_with_distillation",
+    "verify",
+]

@@ -1,0 +1,64 @@
+"""``tinypress demo`` and ``tinypress compare``: every technique, combinations and controls on one task."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tinypress.cli.options import (
+    AsJson,
+    Fresh,
+    LatencyThreads,
+    Out,
+    Seed,
+    TaskSpec,
+    Threads,
+    Tolerance,
+    use_threads,
+    watched,
+)
+from tinypress.cli.show import show_receipt
+from tinypress.press.compare import compare_compression_techniques
+from tinypress.tasks.find import find_task
+
+
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Folder of the run.")] = Path("runs/demo"),
+    seed: Seed = 0,
+    threads: Threads = None,
+    fresh: Fresh = False,
+    as_json: AsJson = False,
+) -> int:
+    """Press the built-in [bold]watch[/] network in every way and show the receipt."""
+    return compare("watch", out, seed, threads, 1, None, fresh, as_json)
+
+
+def compare(
+    task: TaskSpec,
+    out: Out = None,
+    seed: Seed = 0,
+    threads: Threads = None,
+    latency_threads: LatencyThreads = 1,
+    tolerance: Tolerance = None,
+    fresh: Fresh = False,
+    as_json: AsJson = False,
+) -> int:
+    """Compare each technique, combinations and controls on TASK; a run that was stopped goes on."""
+    count = use_threads(threads)
+    with watched() as progress:
+        found = find_task(task, seed, progress)
+        folder = out if out is not None else Path("runs") / found.name
+        receipt = compare_compression_techniques(
+            found,
+            folder,
+            seed=seed,
+            threads=count,
+            latency_threads=latency_threads,
+            tolerance=tolerance,
+            fresh=fresh,
+            progress=progress,
+        )
+    show_receipt(receipt, folder, as_json)
+    return 0

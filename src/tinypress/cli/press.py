@@ -1,0 +1,82 @@
+"""``tinypress press``: one's own recipe file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tinypress.cli.options import (
+    AsJson,
+    Fresh,
+    LatencyThreads,
+    Out,
+    TaskSpec,
+    Threads,
+    Tolerance,
+    use_threads,
+    watched,
+)
+from tinypress.cli.show import show_receipt
+from tinypress.press.compare import BASELINE
+from tinypress.press.pipeline import press as press_task
+from tinypress.press.recipe import read_recipes
+from tinypress.tasks.find import find_task
+
+_EXAMPLE = """
+A recipe file in TOML:
+
+    name = "small"
+    ship = ["onnx"]
+    [[steps]]
+    technique = "shrink"
+    ratio = 0.5
+    [[steps]]
+    technique = "distill"
+    [[steps]]
+    technique = "quantize"
+"""
+
+
+def press(
+    task: TaskSpec,
+    recipe: Annotated[
+        Path, typer.Option("--recipe", help="Recipe file, TOML or JSON (a run's recipe.json too).")
+    ],
+    out: Out = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed [default: the recipe file's, else 0].", min=0)
+    ] = None,
+    threads: Threads = None,
+    latency_threads: LatencyThreads = 1,
+    tolerance: Tolerance = None,
+    fresh: Fresh = False,
+    as_json: AsJson = False,
+) -> int:
+    """Press TASK by the steps of a recipe file; a baseline is added where the file has none."""
+    file = read_recipes(recipe)
+    seed = seed if seed is not None else file.seed if file.seed is not None else 0
+    count = use_threads(threads if threads is not None else file.threads)
+    recipes = file.recipes
+    if all(one.role != "baseline" for one in recipes):
+        recipes = (BASELINE, *recipes)
+    with watched() as progress:
+        found = find_task(task, seed, progress)
+        folder = out if out is not None else Path("runs") / f"{found.name}-{recipe.stem}"
+        receipt = press_task(
+            found,
+            recipes,
+            folder,
+            seed=seed,
+            threads=count,
+            latency_threads=latency_threads,
+            tolerance=tolerance if tolerance is not None else file.tolerance,
+            fresh=fresh,
+            progress=progress,
+        )
+    show_receipt(receipt, folder, as_json)
+    return 0
+
+
+press.__doc__ = (press.__doc__ or "") + _EXAMPLE

@@ -1,0 +1,24 @@
+"""Prints a receipt: as a table with its findings and the page's place, or as JSON."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from tinypress.receipt import Receipt
+from tinypress.report import findings_text, summary_table, write_page
+
+
+def show_receipt(receipt: Receipt, folder: Path, as_json: bool) -> None:
+    """Write the run's page and print the receipt."""
+    page = folder / "report.html"
+    write_page(receipt, page)
+    if as_json:
+        print(receipt.model_dump_json(indent=1))
+        return
+    console = Console()
+    console.print(summary_table(receipt))
+    console.print(findings_text(receipt))
+    console.print(f"\nThe files that ship are in {folder / 'artifacts'}, the page is {page}", soft_wrap=True)
+    console.print(f"Check it: tinypress verify {folder}", soft_wrap=True)

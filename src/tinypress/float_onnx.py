@@ -1,0 +1,100 @@
+"""The float network as an ONNX graph: what calibration observes, what every ONNX file is written from.
+
+PyTorch's own exporter writes it (batch norm after a convolution is folded there). Names of weights stay those
+of the module's parameters; everything that only helps a debugger is left out, because it can triple a small file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from tinypress.errors import ModelError
+
+OPSET = 20
+
+
+def to_float_onnx(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> onnx.ModelProto:
+    """Export ``model`` with a free batch dimension (the first of every input and of the output).
+
+    Raises:
+        ModelError: the network cannot be exported, or only for one batch size.
+    """
+    call = f"to_float_onnx({type(model).__name__}, inputs {[tuple(x.shape) for x in example_inputs]})"
+    model = copy.deepcopy(model).eval()
+    # an example batch of one would be frozen into the file
+    inputs = tuple(x.repeat(2, *[1] * (x.dim() - 1)) if len(x) == 1 else x for x in example_inputs)
+    free = tuple({0: torch.export.Dim.DYNAMIC} for _ in inputs)
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                model, inputs, dynamo=True, dynamic_shapes=free, opset_version=OPSET, verbose=False
+            )
+        assert program is not None
+        proto: onnx.ModelProto = program.model_proto
+    except Exception as error:
+        reason = str(error).strip().splitlines()
+        raise ModelError(
+            call,
+            f"it cannot be exported ({type(error).__name__}: {reason[0] if reason else 'no reason given'})",
+            "Replace control flow that depends on the data; torch.export.export(model, inputs) shows where",
+        ) from error
+    for value in (*proto.graph.input, *proto.graph.output):
+        dims = value.type.tensor_type.shape.dim
+        if not dims or dims[0].HasField("dim_value"):
+            raise ModelError(
+                call,
+                f"the batch dimension of {value.name!r} is frozen",
+                "Remove the literal batch size from forward()",
+            )
+    if len(proto.graph.output) != 1:
+        raise ModelError(
+            call, f"forward() returns {len(proto.graph.output)} tensors", "Wrap it so that it returns one"
+        )
+    return _stripped(proto)
+
+
+def _stripped(proto: onnx.ModelProto) -> onnx.ModelProto:
+    graph = proto.graph
+    for part in (
+        proto,
+        graph,
+        *graph.node,
+        *graph.input,
+        *graph.output,
+        *graph.initializer,
+        *graph.value_info,
+    ):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    for node in graph.node:
+        node.ClearField("name")
+    graph.ClearField("value_info")
+    used = {name for node in graph.node for name in node.input}
+    kept = [tensor for tensor in graph.initializer if tensor.name in used]
+    graph.ClearField("initializer")
+    graph.initializer.extend(kept)
+    proto.producer_name, proto.producer_version = "tinypress", ""
+    proto.ClearField("functions")
+    return proto
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter talks about optional packages and deprecations that are not the caller's."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)

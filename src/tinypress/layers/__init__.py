@@ -1,0 +1,28 @@
+"""Layers as plain data. A technique that replaces tensors calls ``fit_attributes``; the archive writes
+``structure(model)`` beside the weights and, to open them, loads them into ``rebuild(stock, shapes)``."""
+
+from tinypress.layers.rebuild import rebuild
+from tinypress.layers.widths import (
+    LayerShape,
+    attributes_of,
+    can_resize,
+    copy_model,
+    fit_attributes,
+    owned_tensors,
+    parameters_once,
+    replace_module,
+    structure,
+)
+
+__all__ = [
+    "LayerShape",
+    "attributes_of",
+    "can_resize",
+    "copy_model",
+    "fit_attributes",
+    "owned_tensors",
+    "parameters_once",
+    "rebuild",
+    "replace_module",
+    "structure",
+]

@@ -1,0 +1,1 @@
+"""The pipeline: recipes in, artifacts and a receipt out."""

@@ -1,0 +1,147 @@
+"""What a number does not say aloud: one function a finding, each returning its text or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tinypress.facts import Note
+from tinypress.measure.artifact import ArtifactFacts
+from tinypress.receipt import Candidate, Finding, Machine, Receipt
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A measured candidate beside its baseline."""
+
+    candidate: Candidate
+    baseline: Candidate
+    facts: ArtifactFacts
+    machine: Machine
+
+
+def _sparsity(candidate: Candidate) -> float:
+    return 1 - candidate.nonzero_parameters / max(1, candidate.parameters)
+
+
+def zeros_save_no_bytes(seen: Seen) -> str | None:
+    zeros = _sparsity(seen.candidate)
+    if seen.candidate.artifact.runtime != "onnxruntime" or zeros < 0.3:
+        return None
+    return (
+        f"{zeros:.0%} of the parameters are zero, and ONNX stores every one of them: "
+        "the zeros make this file no smaller. The archive stores them as a bitmap"
+    )
+
+
+def zeros_save_no_time(seen: Seen) -> str | None:
+    zeros = _sparsity(seen.candidate)
+    latency = seen.candidate.latency_ms
+    if zeros < 0.3 or latency is None or seen.candidate.macs != seen.baseline.macs:
+        return None
+    runtime = "ONNX Runtime" if seen.candidate.artifact.runtime == "onnxruntime" else "PyTorch"
+    return f"{runtime} multiplies by the zeros ({zeros:.0%} of the parameters) as by any number: they save no time"
+
+
+def slower(seen: Seen) -> str | None:
+    latency = seen.candidate.latency_ms
+    if latency is None or latency.ratio_to_baseline.low <= 1 or seen.candidate.role == "baseline":
+        return None
+    ratio = latency.ratio_to_baseline
+    return f"it takes {ratio.value:.2f}x the baseline's time [{ratio.low:.2f}, {ratio.high:.2f}]"
+
+
+def time_lags_macs(seen: Seen) -> str | None:
+    latency, baseline = seen.candidate.latency_ms, seen.baseline
+    if latency is None or not seen.candidate.macs or not baseline.macs:
+        return None
+    macs = seen.candidate.macs / baseline.macs
+    if macs > 0.8 or latency.ratio_to_baseline.low < 1.5 * macs:
+        return None
+    return (
+        f"MACs fell to {macs:.2f}x but time to {latency.ratio_to_baseline.value:.2f}x: on a network this small "
+        "memory traffic and the cost of calling each operator weigh more than arithmetic"
+    )
+
+
+def float_in_torch(seen: Seen) -> str | None:
+    if seen.candidate.artifact.runtime != "torch":
+        return None
+    packed = [layer.name for layer in seen.candidate.layers if layer.bits < 16]
+    if not packed:
+        return None
+    return (
+        f"the archive stores {len(packed)} layers as integers, and PyTorch computes with them in float: "
+        "bytes are saved, time is not"
+    )
+
+
+def float_layers(seen: Seen) -> str | None:
+    quantized = any(layer.bits <= 8 for layer in seen.candidate.layers)
+    if not quantized or not seen.facts.float_layers:
+        return None
+    return f"these layers stayed in float: {', '.join(seen.facts.float_layers)}"
+
+
+def no_dot_product(seen: Seen) -> str | None:
+    integer = seen.facts.macs_int8 > 0
+    fast = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"} & set(seen.machine.isa)
+    if not integer or fast:
+        return None
+    return (
+        "this processor has no 8-bit dot-product instructions (VNNI or the like): integer kernels gain less here "
+        "than on one that has"
+    )
+
+
+# code, severity, what to look for
+CHECKS: tuple[tuple[str, str, Callable[[Seen], str | None]], ...] = (
+    ("TP101", "warning", zeros_save_no_bytes),
+    ("TP102", "warning", zeros_save_no_time),
+    ("TP103", "warning", slower),
+    ("TP104", "note", time_lags_macs),
+    ("TP105", "note", float_in_torch),
+    ("TP202", "warning", float_layers),
+    ("TP203", "note", no_dot_product),
+)
+
+
+def findings_of(seen: Seen, notes: tuple[Note, ...], memory_reason: str | None) -> tuple[Finding, ...]:
+    """All findings on one candidate: the techniques' notes, the missing numbers, and the checks."""
+    found = [Finding(code=n.code, severity=n.severity, layer=n.layer, text=n.text) for n in notes]
+    if memory_reason is not None:
+        found.append(Finding(code="TP501", severity="note", layer=None, text=memory_reason))
+    for code, severity, check in CHECKS:
+        text = check(seen)
+        if text is not None:
+            found.append(
+                Finding(
+                    code=code, severity="warning" if severity == "warning" else "note", layer=None, text=text
+                )
+            )
+    return tuple(dict.fromkeys(found))
+
+
+def control_findings(receipt: Receipt, control_of: dict[str, str]) -> tuple[Finding, ...]:
+    """For each control that does as well as what it controls: a finding that says so."""
+    found = []
+    for control_name, name in sorted(control_of.items()):
+        control, candidate = receipt.candidate(control_name), receipt.candidate(name)
+        better = control.quality.value - candidate.quality.value
+        if not receipt.higher_is_better:
+            better = -better
+        if better < 0:
+            continue
+        found.append(
+            Finding(
+                code="TP401",
+                severity="warning",
+                layer=None,
+                text=(
+                    f"the control {control_name!r} ({control.about}) does as well as {name!r} on test "
+                    f"({control.quality.value:.4f} against {candidate.quality.value:.4f}): "
+                    "the technique is not what made the difference here"
+                ),
+            )
+        )
+    return tuple(found)

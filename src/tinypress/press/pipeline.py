@@ -1,0 +1,274 @@
+"""The pipeline: carries out recipes, ships each result, measures the files, seals the receipt.
+
+Every stage is finished on disk before the next begins, and draws its random numbers from the seed alone: a run
+that was killed goes on with the same command to the same artifacts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from tinypress.archive import write_archive
+from tinypress.errors import ModelError, RecipeError
+from tinypress.facts import Compressed
+from tinypress.files import canonical, sha256, write_json
+from tinypress.measure.machine import machine
+from tinypress.measure.quality import NamedMetric, resolve_metric
+from tinypress.press.choose import choose, pareto
+from tinypress.press.engine import Engine
+from tinypress.press.findings import Seen, control_findings, findings_of
+from tinypress.press.measured import (
+    Opened,
+    energy_of,
+    judge_artifact,
+    memory_of,
+    open_artifact,
+    time_artifact,
+)
+from tinypress.press.recipe import Recipe, Shipment, Student, check_order
+from tinypress.press.run_folder import RunFolder, open_run, read_receipt
+from tinypress.press.steps import Bench, apply_step, check_task
+from tinypress.receipt import Candidate, Machine, Receipt, Tolerance
+from tinypress.ship import write_onnx
+from tinypress.task import Task
+from tinypress.train.loop import Progress, silent
+
+_SUFFIX: dict[Shipment, str] = {"onnx": ".onnx", "archive": ".safetensors"}
+
+
+def press(
+    task: Task,
+    recipes: Sequence[Recipe],
+    out: Path,
+    *,
+    engine: Engine | None = None,
+    seed: int = 0,
+    threads: int = 1,
+    latency_threads: int = 1,
+    tolerance: float | None = None,
+    fresh: bool = False,
+    progress: Progress = silent,
+) -> Receipt:
+    """Press ``task`` by each recipe into the folder ``out``; one recipe must be the baseline.
+
+    Args:
+        threads: of training and calibration; results depend on it to the last bit.
+        tolerance: acceptable loss in quality; by default the task's.
+        fresh: start over where ``out`` holds an earlier run; otherwise that run is continued.
+
+    Raises:
+        RecipeError, TaskError, ModelError, DataError: found before any work where that is possible.
+        RunError: the folder cannot be used.
+    """
+    metric = resolve_metric(task.metric, task.higher_is_better)
+    bench = Bench(task, engine if engine is not None else Engine(), seed, progress)
+    tolerance = task.tolerance if tolerance is None else tolerance
+    _check(task, recipes, bench)
+    torch.set_num_threads(threads)
+    identity = {
+        "task": task.name,
+        "model": _weights_hash(task),
+        "tinypress": version("tinypress"),
+        "engine": bench.engine.name,
+        "seed": seed,
+        "threads": threads,
+        "latency_threads": latency_threads,
+        "tolerance": tolerance,
+        "recipes": [recipe.model_dump(mode="json") for recipe in recipes],
+    }
+    with open_run(out, identity, fresh=fresh) as folder:
+        if folder.receipt_path.exists():
+            return read_receipt(out)
+        kept = {"task": task.name, "seed": seed, "threads": threads, "tolerance": tolerance}
+        write_json(folder.path / "recipe.json", {**kept, "recipes": identity["recipes"]})
+        shipped = _make_all(folder, recipes, bench)
+        candidates = _measure_all(folder, shipped, bench, metric, tolerance, latency_threads)
+        receipt = Receipt(
+            tinypress=version("tinypress"),
+            task=task.name,
+            about=task.about,
+            metric=metric.name,
+            higher_is_better=metric.higher_is_better,
+            machine=machine(threads),
+            seed=seed,
+            tolerance=Tolerance(value=tolerance, unit=metric.unit),
+            candidates=candidates,
+            pareto=pareto(candidates, metric.higher_is_better),
+            chosen=choose(
+                candidates, metric.higher_is_better, tolerance / (100 if metric.unit == "points" else 1)
+            ),
+        )
+        control_of = {r.name: r.control_of for r in recipes if r.control_of is not None}
+        receipt = receipt.model_copy(update={"findings": control_findings(receipt, control_of)}).sealed()
+        write_json(folder.receipt_path, receipt.model_dump(mode="json"))
+        return receipt
+
+
+class _Shipped:
+    """A recipe's artifact on disk, with what the techniques said on the way."""
+
+    def __init__(
+        self, recipe: Recipe, shipment: Shipment, name: str, compressed: Compressed, seconds: float
+    ) -> None:
+        self.recipe = recipe
+        self.shipment: Shipment = shipment
+        self.name = name
+        self.compressed = compressed
+        self.seconds = seconds
+
+    @property
+    def name_in_run(self) -> str:
+        return f"artifacts/{self.name}{_SUFFIX[self.shipment]}"
+
+
+def _check(task: Task, recipes: Sequence[Recipe], bench: Bench) -> None:
+    call = f"press({task.name!r}, {len(recipes)} recipes)"
+    roles = [recipe.role for recipe in recipes]
+    if roles.count("baseline") != 1 or recipes[roles.index("baseline")].steps:
+        raise RecipeError(
+            call, "there must be one baseline, and it has no steps", "Give one recipe the role 'baseline'"
+        )
+    names = [name for recipe in recipes for name, _ in _shipments(recipe)]
+    if len(set(names)) != len(names):
+        raise RecipeError(call, f"two artifacts would have one name: {sorted(names)}", "Rename a recipe")
+    for recipe in recipes:
+        check_order(call, recipe)
+        check_task(bench, recipe)
+        if recipe.control_of is not None and recipe.control_of not in names:
+            raise RecipeError(
+                call, f"{recipe.name!r} is a control of unknown {recipe.control_of!r}", "Name a recipe"
+            )
+    for name, parameter in task.model.named_parameters():
+        if not bool(torch.isfinite(parameter).all()):
+            raise ModelError(
+                call, f"parameter {name!r} holds NaN or infinity", "Train again or load sound weights"
+            )
+
+
+def _shipments(recipe: Recipe) -> list[tuple[str, Shipment]]:
+    """Names of a recipe's artifacts: the recipe's own, with the form behind it from the second on."""
+    first, *rest = dict.fromkeys(recipe.ship)
+    return [(recipe.name, first), *((f"{recipe.name}.{form}", form) for form in rest)]
+
+
+def _make_all(folder: RunFolder, recipes: Sequence[Recipe], bench: Bench) -> list[_Shipped]:
+    shipped = []
+    for done, recipe in enumerate(recipes):
+        bench.progress(f"pressing {recipe.name}", done, 2 * len(recipes))
+        compressed, seconds = _carry_out(folder, recipe, bench)
+        for name, shipment in _shipments(recipe):
+            item = _Shipped(recipe, shipment, name, compressed, seconds)
+            path = folder.path / item.name_in_run
+            if not path.exists():
+                if shipment == "onnx":
+                    write_onnx(path, compressed, bench.task.example_inputs)
+                else:
+                    write_archive(path, compressed)
+            shipped.append(item)
+    return shipped
+
+
+def _carry_out(folder: RunFolder, recipe: Recipe, bench: Bench) -> tuple[Compressed, float]:
+    """The recipe's network and the seconds its steps took; steps that recipes share are done once."""
+    current, total = Compressed(bench.task.model), 0.0
+    from_scratch = any(isinstance(step, Student) for step in recipe.steps)
+    for count, step in enumerate(recipe.steps, start=1):
+        prefix = [step.model_dump(mode="json") for step in recipe.steps[:count]]
+        key = sha256(canonical(prefix))[:16]
+        kept = folder.load_step(key, bench.task.model)
+        if kept is None:
+            start = time.perf_counter()
+            after = apply_step(step, current, bench, from_scratch=from_scratch)
+            kept = after, time.perf_counter() - start
+            folder.save_step(key, *kept)
+        current, seconds = kept
+        total += seconds
+    return current, total
+
+
+def _measure_all(
+    folder: RunFolder,
+    shipped: Sequence[_Shipped],
+    bench: Bench,
+    metric: NamedMetric,
+    tolerance: float,
+    latency_threads: int,
+) -> tuple[Candidate, ...]:
+    on = machine(latency_threads)
+    first = next(item for item in shipped if item.recipe.role == "baseline")
+    baseline = open_artifact(
+        folder.path / first.name_in_run, first.shipment, bench.task, metric, latency_threads
+    )
+    measured: dict[str, Candidate] = {}
+    for done, item in enumerate([first, *(item for item in shipped if item is not first)]):
+        bench.progress(f"measuring {item.name}", len(shipped) + done, 2 * len(shipped))
+        candidate = folder.load_candidate(item.name)
+        if candidate is None:
+            opened = (
+                baseline
+                if item is first
+                else open_artifact(
+                    folder.path / item.name_in_run, item.shipment, bench.task, metric, latency_threads
+                )
+            )
+            candidate = _measure(
+                item,
+                opened,
+                None if item is first else baseline,
+                measured.get(first.name),
+                bench,
+                metric,
+                tolerance,
+                on,
+            )
+            folder.save_candidate(candidate)
+        measured[item.name] = candidate
+    bench.progress("sealing the receipt", 2 * len(shipped), 2 * len(shipped))
+    return tuple(measured[item.name] for item in shipped)
+
+
+def _measure(
+    item: _Shipped,
+    opened: Opened,
+    baseline: Opened | None,
+    baseline_candidate: Candidate | None,
+    bench: Bench,
+    metric: NamedMetric,
+    tolerance: float,
+    on: Machine,
+) -> Candidate:
+    judged = judge_artifact(opened, baseline, item.name_in_run, bench.task, metric, tolerance, bench.seed)
+    memory = memory_of(opened, bench.task, on.threads)
+    candidate = Candidate(
+        name=item.name,
+        role=item.recipe.role,
+        about=item.recipe.about,
+        recipe=tuple(step.model_dump(mode="json") for step in item.recipe.steps),
+        artifact=judged.artifact,
+        parameters=judged.facts.parameters,
+        nonzero_parameters=judged.facts.nonzero_parameters,
+        macs=judged.facts.macs,
+        latency_ms=time_artifact(opened, baseline, bench.task, on.threads),
+        peak_memory_bytes=memory.quantity,
+        energy_mj=energy_of(judged.facts),
+        validation=judged.validation,
+        quality=judged.quality,
+        drop=judged.drop,
+        seconds=item.seconds,
+        layers=judged.facts.layers,
+    )
+    seen = Seen(candidate, baseline_candidate or candidate, judged.facts, on)
+    return candidate.model_copy(update={"findings": findings_of(seen, item.compressed.notes, memory.reason)})
+
+
+def _weights_hash(task: Task) -> str:
+    parts = [
+        name.encode() + value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+        for name, value in task.model.state_dict().items()
+    ]
+    return sha256(b"".join(parts))

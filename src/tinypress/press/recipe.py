@@ -1,0 +1,204 @@
+"""A recipe: the list of steps that press one network, written by hand in TOML or JSON and checked before any work."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from tinypress.errors import RecipeError
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Magnitude(_Strict):
+    """Zero the smallest weights (or, as a control, random ones)."""
+
+    technique: Literal["magnitude"] = "magnitude"
+    sparsity: float = Field(ge=0, le=1)
+    scope: Literal["global", "layer"] = "global"
+    score: Literal["magnitude", "random"] = "magnitude"
+
+
+class Shrink(_Strict):
+    """Remove a share of the neurons of every layer that can lose some."""
+
+    technique: Literal["shrink"] = "shrink"
+    ratio: float = Field(ge=0, lt=1)
+    importance: Literal["l1", "l2", "variance", "activation", "random"] = "l2"
+
+
+class Student(_Strict):
+    """Start again from an untrained network, each layer smaller by ``ratio``."""
+
+    technique: Literal["student"] = "student"
+    ratio: float = Field(ge=0, lt=1)
+
+
+class Recover(_Strict):
+    """Train on the labels; zeros stay zero."""
+
+    technique: Literal["recover"] = "recover"
+    epochs: int | None = Field(default=None, ge=1)
+
+
+class Distill(_Strict):
+    """Train on the labels and on the outputs of the network that came in; zeros stay zero."""
+
+    technique: Literal["distill"] = "distill"
+    temperature: float = Field(default=4.0, gt=0)
+    alpha: float = Field(default=0.7, ge=0, le=1)
+    epochs: int | None = Field(default=None, ge=1)
+
+
+class Quantize(_Strict):
+    """Pack weights into integers and, at 8 bits, calibrate the activations."""
+
+    technique: Literal["quantize"] = "quantize"
+    bits: int = Field(default=8, ge=2, le=8)
+    scheme: Literal["symmetric", "affine"] = "symmetric"
+    per_channel: bool = True
+    calibration_samples: int = Field(default=256, ge=1)
+
+
+STEPS = (Magnitude, Shrink, Student, Recover, Distill, Quantize)
+Step = Magnitude | Shrink | Student | Recover | Distill | Quantize
+_ANY_STEP: TypeAdapter[Step] = TypeAdapter(Annotated[Step, Field(discriminator="technique")])
+_TECHNIQUES: dict[str, type[BaseModel]] = {step.model_fields["technique"].default: step for step in STEPS}
+Shipment = Literal["onnx", "archive"]
+
+
+class Recipe(_Strict):
+    """One candidate: its steps, what its file is for (``ship``) and, for a control, what it is the control of."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9+._-]{0,60}$")
+    about: str = ""
+    role: Literal["baseline", "candidate", "control"] = "candidate"
+    control_of: str | None = None
+    steps: tuple[Step, ...] = ()
+    ship: tuple[Shipment, ...] = Field(default=("onnx",), min_length=1)
+
+
+class RecipeFile(_Strict):
+    """What a recipe file may hold: one network's recipes and, optionally, the seed and the tolerance."""
+
+    task: str | None = None
+    seed: int | None = Field(default=None, ge=0)
+    threads: int | None = Field(default=None, ge=1)
+    tolerance: float | None = Field(default=None, ge=0)
+    recipes: tuple[Recipe, ...] = Field(min_length=1)
+
+
+def read_recipes(path: Path) -> RecipeFile:
+    """Read and check a recipe file. A file with ``steps`` at its top level is a single recipe.
+
+    Raises:
+        RecipeError: the file cannot be read; a technique, key or value is unknown (the nearest right one is
+            named); steps stand in an order that cannot work.
+    """
+    call = f"read_recipes({path.name})"
+    try:
+        text = path.read_text(encoding="utf-8")
+        raw = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+    except OSError as error:
+        raise RecipeError(call, f"the file cannot be read ({error.strerror})", "Check its path") from error
+    except (tomllib.TOMLDecodeError, json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RecipeError(
+            call, f"it is not valid {path.suffix or 'JSON'}: {error}", "Mend the syntax"
+        ) from error
+    if not isinstance(raw, dict):
+        raise RecipeError(call, "it does not hold a table", "See `tinypress press --help` for an example")
+    if "steps" in raw and "recipes" not in raw:
+        common = {key: raw.pop(key) for key in ("task", "seed", "threads", "tolerance") if key in raw}
+        name = re.sub(r"[^a-z0-9+._-]", "-", path.stem.lower()).strip("-") or "recipe"
+        raw = {**common, "recipes": [{"name": name, **raw}]}
+    return parse_recipes(call, raw)
+
+
+def parse_recipes(call: str, raw: dict[str, Any]) -> RecipeFile:
+    """Check recipes given as plain data; see ``read_recipes``."""
+    for recipe in raw.get("recipes") or ():
+        for step in recipe.get("steps") or () if isinstance(recipe, dict) else ():
+            _check_names(call, step)
+    try:
+        file = RecipeFile.model_validate(raw)
+    except ValidationError as error:
+        raise RecipeError(call, _explain(error), "Correct the recipe") from error
+    names = [recipe.name for recipe in file.recipes]
+    if len(set(names)) != len(names):
+        raise RecipeError(call, f"two recipes have one name: {sorted(names)}", "Name each differently")
+    for recipe in file.recipes:
+        check_order(call, recipe)
+    return file
+
+
+def check_order(call: str, recipe: Recipe) -> None:
+    """Refuse, before any work, an order of steps that would undo or contradict itself."""
+    kinds = [step.technique for step in recipe.steps]
+    if "quantize" in kinds and kinds.index("quantize") != len(kinds) - 1:
+        late = kinds[kinds.index("quantize") + 1]
+        raise RecipeError(
+            call,
+            f"{recipe.name!r} has {late!r} after 'quantize': it would move weights off their integers",
+            "Put 'quantize' last",
+        )
+    if "student" in kinds[1:]:
+        raise RecipeError(
+            call, f"{recipe.name!r} throws earlier steps away with a new 'student'", "Put 'student' first"
+        )
+    if "student" in kinds and not {"recover", "distill"} & set(kinds):
+        raise RecipeError(
+            call, f"{recipe.name!r} never trains its 'student'", "Add a 'recover' or 'distill' step"
+        )
+    bits = next((s.bits for s in recipe.steps if isinstance(s, Quantize)), 8)
+    affine = any(isinstance(s, Quantize) and s.scheme == "affine" for s in recipe.steps)
+    if "onnx" in recipe.ship and (bits != 8 or affine):
+        raise RecipeError(
+            call,
+            f"{recipe.name!r} ships {'affine ' if affine else ''}{bits}-bit weights as ONNX, which has no kernel "
+            "for them here",
+            'Write ship = ["archive"], or 8 symmetric bits',
+        )
+
+
+def _check_names(call: str, step: Any) -> None:
+    if not isinstance(step, dict) or "technique" not in step:
+        raise RecipeError(call, f"a step names no technique: {step!r}", f"Use one of {sorted(_TECHNIQUES)}")
+    technique = step["technique"]
+    if technique not in _TECHNIQUES:
+        raise RecipeError(
+            call,
+            f"there is no technique {technique!r}",
+            _nearest(str(technique), sorted(_TECHNIQUES)),
+        )
+    known = sorted(_TECHNIQUES[technique].model_fields)
+    for key in step:
+        if key not in known:
+            raise RecipeError(call, f"{technique!r} has no setting {key!r}", _nearest(key, known))
+
+
+def _nearest(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"Did you mean {close[0]!r}?" if close else f"Use one of {known}"
+
+
+def _explain(error: ValidationError) -> str:
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    return f"{place}: {first['msg']} (got {first.get('input')!r})"
+
+
+def step_from(raw: dict[str, Any]) -> Step:
+    """One checked step from plain data."""
+    _check_names(f"step_from({raw!r})", raw)
+    try:
+        return _ANY_STEP.validate_python(raw)
+    except ValidationError as error:
+        raise RecipeError(f"step_from({raw!r})", _explain(error), "Correct the step") from error

@@ -1,0 +1,177 @@
+"""The folder of one run: what is finished lies whole under its final name, so that a killed run goes on from there.
+
+RUN/receipt.json report.html recipe.json
+RUN/artifacts/   the files that ship
+RUN/state/       run.json (what this run is), steps/ (networks between steps), measured/ (candidates)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from torch import nn
+
+from tinypress.archive import read_archive, write_archive
+from tinypress.errors import ArtifactError, RunError
+from tinypress.facts import Change, Compressed, Note
+from tinypress.files import canonical, sha256, write_json
+from tinypress.receipt import Candidate, Receipt
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of a run, and its finished parts."""
+
+    path: Path
+
+    @property
+    def receipt_path(self) -> Path:
+        return self.path / "receipt.json"
+
+    @property
+    def artifacts(self) -> Path:
+        return self.path / "artifacts"
+
+    @property
+    def state(self) -> Path:
+        return self.path / "state"
+
+    def load_step(self, key: str, stock: nn.Module) -> tuple[Compressed, float] | None:
+        """The network after the step with this key and the seconds it took, if it was finished."""
+        facts_path = self.state / "steps" / f"{key}.json"
+        if not facts_path.exists():
+            return None
+        try:
+            facts = json.loads(facts_path.read_text())
+            kept = read_archive(self.state / "steps" / f"{key}.safetensors", stock)
+            changes = tuple(Change(**change) for change in facts["changes"])
+            notes = tuple(Note(**note) for note in facts["notes"])
+        except (ArtifactError, OSError, ValueError, KeyError, TypeError):
+            return None  # a damaged intermediate is only a copy: the step is done again
+        return Compressed(kept.model.eval(), changes, notes, kept.pruned, kept.plan), float(facts["seconds"])
+
+    def save_step(self, key: str, compressed: Compressed, seconds: float) -> None:
+        """Keep the network after a step; the facts are written last, and mark it as finished."""
+        write_archive(self.state / "steps" / f"{key}.safetensors", compressed)
+        facts = {
+            "changes": [asdict(change) for change in compressed.changes],
+            "notes": [asdict(note) for note in compressed.notes],
+            "seconds": seconds,
+        }
+        write_json(self.state / "steps" / f"{key}.json", facts)
+
+    def load_candidate(self, name: str) -> Candidate | None:
+        """The measured candidate called ``name``, if its artifact is still the one that was measured."""
+        try:
+            candidate = Candidate.model_validate_json((self.state / "measured" / f"{name}.json").read_text())
+            data = (self.path / candidate.artifact.path).read_bytes()
+        except (OSError, ValidationError):
+            return None
+        return candidate if sha256(data) == candidate.artifact.sha256 else None
+
+    def save_candidate(self, candidate: Candidate) -> None:
+        """Keep what was measured of a candidate."""
+        write_json(self.state / "measured" / f"{candidate.name}.json", candidate.model_dump(mode="json"))
+
+
+@contextlib.contextmanager
+def open_run(path: Path, identity: dict[str, Any], *, fresh: bool = False) -> Iterator[RunFolder]:
+    """Begin a run in ``path``, or continue the one that is there; no second process may enter meanwhile.
+
+    Args:
+        identity: everything that the run's results depend on. A folder that holds another run is refused.
+        fresh: throw away what is there, if it is a run.
+
+    Raises:
+        RunError: the folder cannot be written, is in use, holds another run, or holds something else.
+    """
+    call = f"run in {path.name!r}"
+    folder = RunFolder(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        foreign = [item.name for item in path.iterdir() if item.name not in _OURS]
+        if foreign and not folder.state.exists():
+            raise RunError(
+                call,
+                f"the folder holds other things: {sorted(foreign)[:3]}",
+                "Choose an empty one with --out",
+            )
+        folder.state.mkdir(exist_ok=True)
+        lock = (folder.state / "lock").open("w")
+    except OSError as error:
+        raise RunError(
+            call, f"the folder cannot be written ({error.strerror})", "Choose another with --out"
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RunError(
+                call, "another process is working in it", "Wait for it or choose another --out"
+            ) from error
+        if fresh:
+            _clear(folder)
+        _claim(call, folder, identity)
+        for part in (path, folder.artifacts, folder.state / "steps", folder.state / "measured"):
+            for leftover in part.glob(".*.part"):
+                leftover.unlink()
+        yield folder
+
+
+_OURS = frozenset({"receipt.json", "report.html", "recipe.json", "artifacts", "state"})
+
+
+def _clear(folder: RunFolder) -> None:
+    for item in folder.path.iterdir():
+        if item.name in _OURS and item != folder.state:
+            shutil.rmtree(item) if item.is_dir() else item.unlink()
+    for item in folder.state.iterdir():
+        if item.name != "lock":
+            shutil.rmtree(item) if item.is_dir() else item.unlink()
+
+
+def _claim(call: str, folder: RunFolder, identity: dict[str, Any]) -> None:
+    path = folder.state / "run.json"
+    if path.exists():
+        try:
+            there = json.loads(path.read_text())
+        except ValueError:
+            there = {}
+        if canonical(there) != canonical(identity):
+            differs = sorted(key for key in {*there, *identity} if there.get(key) != identity.get(key))
+            raise RunError(
+                call,
+                f"the folder holds a run that differs in {', '.join(differs)}",
+                "Choose another folder with --out, or start over with --fresh",
+            )
+        return
+    write_json(path, identity)
+
+
+def read_receipt(path: Path) -> Receipt:
+    """The receipt of the run in folder ``path``.
+
+    Raises:
+        RunError: there is none, or it is not a receipt of this format; names the first wrong field.
+    """
+    call = f"read_receipt({path.name!r})"
+    try:
+        text = (path / "receipt.json").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunError(
+            call, "there is no readable receipt.json", "Give the folder of a finished run"
+        ) from error
+    try:
+        return Receipt.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise RunError(call, f"{field}: {first['msg']}", "Restore the file or run again") from error

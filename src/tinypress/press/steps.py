@@ -1,0 +1,232 @@
+"""Carries out one step of a recipe, and checks what the step must leave as it was."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from tinypress.distill import MatchingLoss, train_with_distillation
+from tinypress.errors import InputError, ModelError, TaskError
+from tinypress.facts import Change, Compressed
+from tinypress.layers import rebuild, structure
+from tinypress.press.engine import Engine
+from tinypress.press.recipe import Distill, Magnitude, Quantize, Recipe, Recover, Shrink, Step, Student
+from tinypress.protocols import Loss
+from tinypress.prune import keep_zeros, prune_model_by_magnitude, prune_weights_at_random
+from tinypress.quantize import quantize_model
+from tinypress.shrink import shrink_model
+from tinypress.task import Task
+from tinypress.train.loop import Progress, Schedule, fit, silent, supervised
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What every step works with: the task, the engine, the seed, and who watches."""
+
+    task: Task
+    engine: Engine
+    seed: int
+    progress: Progress = silent
+
+
+def check_task(bench: Bench, recipe: Recipe) -> None:
+    """Refuse, before any work, a recipe that needs what the task does not give."""
+    task = bench.task
+    call = f"recipe {recipe.name!r} on task {task.name!r}"
+    for step in recipe.steps:
+        if isinstance(step, Recover | Distill) and (task.train is None or task.loss is None):
+            missing = "train data" if task.train is None else "a loss"
+            raise TaskError(
+                call,
+                f"{step.technique!r} trains, and the task gives no {missing}",
+                "Add it to the Task, or leave the step out",
+            )
+        if isinstance(step, Student) and task.build is None:
+            raise TaskError(
+                call,
+                "'student' starts from an untrained network, and the task gives no build()",
+                "Add build to the Task",
+            )
+
+
+def apply_step(step: Step, before: Compressed, bench: Bench, *, from_scratch: bool) -> Compressed:
+    """The network after ``step``; ``before`` is not changed.
+
+    ``from_scratch`` tells that the recipe began with an untrained student: it is then trained for as long as
+    the baseline may have been, and its recovery, together.
+
+    Raises:
+        ModelError: the step broke something it must keep: the output's shape, pruned zeros, finite weights.
+    """
+    match step:
+        case Magnitude():
+            after = _prune(step, before, bench)
+        case Shrink():
+            after = _shrink(step.ratio, step.importance, before, bench)
+        case Student():
+            after = _student(step, bench)
+        case Recover():
+            after = _recover(step, before, bench, from_scratch)
+        case Distill():
+            after = _distill(step, before, bench, from_scratch)
+        case Quantize():
+            after = _quantize(step, before, bench)
+    _check_ensures(step, before, after, bench)
+    return after
+
+
+def _join(before: Compressed, after: Compressed, *, pruned: frozenset[str]) -> Compressed:
+    return Compressed(
+        after.model, (*before.changes, *after.changes), (*before.notes, *after.notes), pruned, after.plan
+    )
+
+
+def _prune(step: Magnitude, before: Compressed, bench: Bench) -> Compressed:
+    seed = bench.seed
+
+    def at_random(layer: nn.Module, sparsity: float) -> Compressed:
+        return prune_weights_at_random(layer, sparsity, seed=seed)
+
+    score = at_random if step.score == "random" else bench.engine.score
+    after = prune_model_by_magnitude(before.model, step.sparsity, scope=step.scope, score=score)
+    return _join(before, after, pruned=before.pruned | after.pruned)
+
+
+def _shrink(ratio: float, importance: str, before: Compressed, bench: Bench) -> Compressed:
+    samples = bench.task.train if bench.task.train is not None else bench.task.validation
+    after = shrink_model(
+        before.model,
+        ratio,
+        bench.task.example_inputs,
+        importance=importance,
+        calibration=samples.take(slice(0, 256)).inputs,
+        seed=bench.seed,
+        shrink=bench.engine.shrink,
+    )
+    return _join(before, after, pruned=before.pruned)
+
+
+def _student(step: Student, bench: Bench) -> Compressed:
+    """An untrained network as small as the trained one would be after ``shrink``."""
+    assert bench.task.build is not None
+    smaller = shrink_model(bench.task.model, step.ratio, bench.task.example_inputs)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(bench.seed)
+        student = rebuild(bench.task.build(), structure(smaller.model))
+        for layer in student.modules():
+            reset = getattr(layer, "reset_parameters", None)
+            if callable(reset):
+                reset()
+            elif next(layer.parameters(recurse=False), None) is not None:
+                raise ModelError(
+                    f"student(ratio={step.ratio})",
+                    f"{type(layer).__name__} has parameters but no reset_parameters()",
+                    "Add that method, so that a smaller network can be initialised",
+                )
+    return Compressed(student, smaller.changes, smaller.notes)
+
+
+def _schedule(epochs: int | None, bench: Bench, from_scratch: bool) -> Schedule:
+    training = bench.task.training
+    usual = training.max_epochs + training.recovery_epochs if from_scratch else training.recovery_epochs
+    return Schedule(
+        epochs=epochs if epochs is not None else usual,
+        learning_rate=training.learning_rate if from_scratch else training.recovery_learning_rate,
+        batch_size=training.batch_size,
+        weight_decay=training.weight_decay,
+        seed=bench.seed,
+    )
+
+
+def _recover(step: Recover, before: Compressed, bench: Bench, from_scratch: bool) -> Compressed:
+    task = bench.task
+    assert task.train is not None
+    assert task.loss is not None
+    fitted = fit(
+        before.model,
+        task.train,
+        task.validation,
+        supervised(task.loss),
+        _schedule(step.epochs, bench, from_scratch),
+        after_step=lambda model: keep_zeros(model, before.pruned),
+        progress=bench.progress,
+        what="recovering" if not from_scratch else "training from scratch",
+    )
+    change = Change("", "training steps", 0, fitted.steps)
+    return replace(before, model=fitted.model, changes=(*before.changes, change))
+
+
+def _distill(step: Distill, before: Compressed, bench: Bench, from_scratch: bool) -> Compressed:
+    task = bench.task
+    assert task.train is not None
+    assert task.loss is not None
+    labels = not task.train.targets.is_floating_point() and task.train.targets.dim() == 1
+    loss: Loss = (
+        bench.engine.loss(temperature=step.temperature, alpha=step.alpha)
+        if labels
+        else MatchingLoss(step.alpha, task.loss)
+    )
+    return train_with_distillation(
+        before,
+        task.model,
+        task.train,
+        task.validation,
+        loss=loss,
+        schedule=_schedule(step.epochs, bench, from_scratch),
+        after_step=lambda model: keep_zeros(model, before.pruned),
+        progress=bench.progress,
+    )
+
+
+def _quantize(step: Quantize, before: Compressed, bench: Bench) -> Compressed:
+    task = bench.task
+    samples = task.train if task.train is not None else task.validation
+    order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(bench.seed))
+    return quantize_model(
+        before,
+        samples.take(order[: step.calibration_samples]),
+        task.example_inputs,
+        bits=step.bits,
+        scheme=step.scheme,
+        per_channel=step.per_channel,
+        quantize=bench.engine.quantize,
+    )
+
+
+def _check_ensures(step: Step, before: Compressed, after: Compressed, bench: Bench) -> None:
+    call = f"step {step.model_dump()}"
+    if after.model is before.model:
+        raise InputError(call, "the step returned the network it was given", "Return a changed copy")
+    parameters = dict(after.model.named_parameters())
+    for name, parameter in parameters.items():
+        if not bool(torch.isfinite(parameter).all()):
+            raise ModelError(
+                call, f"{name!r} became NaN or infinite", "Check the engine's function or the data"
+            )
+    model = copy.deepcopy(after.model).eval()
+    with torch.no_grad():
+        try:
+            now = model(*bench.task.example_inputs).shape
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            raise ModelError(
+                call,
+                f"the network no longer runs ({str(error).splitlines()[0]})",
+                "Check the engine's function",
+            ) from error
+        was = copy.deepcopy(bench.task.model).eval()(*bench.task.example_inputs).shape
+    if now != was:
+        raise ModelError(
+            call, f"the output's shape became {tuple(now)} instead of {tuple(was)}", "Keep the network's head"
+        )
+    if isinstance(step, Recover | Distill | Quantize):
+        old = dict(before.model.named_parameters())
+        for name in before.pruned:
+            if name in parameters and bool(((old[name] == 0) & (parameters[name] != 0)).any()):
+                raise ModelError(
+                    call,
+                    f"pruned zeros of {name!r} came back to life",
+                    "Keep zeros at zero in this technique",
+                )

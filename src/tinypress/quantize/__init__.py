@@ -1,0 +1,6 @@
+"""Fewer bits: the weights of a layer, or a whole network with its activations."""
+
+from tinypress.quantize.layer import dequantize_layer_weights, quantize_layer_weights
+from tinypress.quantize.model import quantize_model
+
+__all__ = ["dequantize_layer_weights", "quantize_layer_weights", "quantize_model"]

@@ -1,0 +1,109 @@
+"""A whole network to int8: batch norm folded, weights packed, activations calibrated. All decisions are in the plan."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from tinypress.errors import DataError, InputError, ModelError
+from tinypress.facts import Change, Compressed, Note, QuantizedWeight, QuantPlan
+from tinypress.float_onnx import to_float_onnx
+from tinypress.graph import batch_norm_pairs, trace
+from tinypress.protocols import Quantize
+from tinypress.quantize.fold import fold_batch_norms
+from tinypress.quantize.layer import dequantize_layer_weights, quantize_layer_weights
+from tinypress.quantize.values import calibrate
+from tinypress.task import Split
+
+_QUANTIZED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_LEFT_FLOAT = (
+    nn.Embedding,
+    nn.RNNBase,
+    nn.MultiheadAttention,
+    nn.Bilinear,
+    nn.ConvTranspose1d,
+    nn.ConvTranspose2d,
+    nn.ConvTranspose3d,
+)
+
+
+def quantize_model(
+    model: nn.Module | Compressed,
+    calibration: Split | None,
+    example_inputs: tuple[Tensor, ...],
+    *,
+    bits: int = 8,
+    scheme: Literal["symmetric", "affine"] = "symmetric",
+    per_channel: bool = True,
+    quantize: Quantize = quantize_layer_weights,
+) -> Compressed:
+    """Quantize the weights of every Linear and Conv layer and, with ``calibration``, the activations between them.
+
+    The network that comes back has batch norm folded and holds the dequantized weights; the plan holds the
+    integers and, for 8-bit weights, scale and zero point of each activation. Weights that were zero stay zero.
+
+    Args:
+        calibration: samples like those the network will see; ``None`` quantizes the weights alone.
+        bits: 2 to 8 for each weight; activations are calibrated for 8-bit symmetric weights only, which is
+            what integer kernels take.
+
+    Raises:
+        ModelError: no layer can be quantized, the network cannot be traced, or ``quantize`` broke a weight.
+        DataError: the calibration samples are constant.
+    """
+    before = model if isinstance(model, Compressed) else Compressed(model)
+    call = f"quantize_model({type(before.model).__name__}, bits={bits!r}, scheme={scheme!r})"
+    if before.plan is not None:
+        raise InputError(call, "the network is quantized already", "Quantize once, as the last step")
+    if calibration is not None:
+        _check_calibration(call, calibration)
+    folded = fold_batch_norms(before.model, batch_norm_pairs(trace(before.model, example_inputs)))
+    weights: dict[str, QuantizedWeight] = {}
+    changes, notes = [], []
+    for name, layer in folded.named_modules():
+        if isinstance(layer, _LEFT_FLOAT):
+            text = f"{type(layer).__name__} has no integer kernel here and keeps its float weights"
+            notes.append(Note("TP201", "warning", name, text))
+        if not isinstance(layer, _QUANTIZED):
+            continue
+        packed = quantize(layer, bits, scheme=scheme, per_channel=per_channel)
+        _put(call, name, layer, packed)
+        weights[f"{name}.weight"] = packed
+        changes.append(Change(name, "bits", 8 * layer.weight.element_size(), packed.bits))
+    if not weights:
+        raise ModelError(call, "there is no Linear or Conv layer", "Name another technique")
+    integers = bits == 8 and scheme == "symmetric" and calibration is not None
+    values = (
+        calibrate(to_float_onnx(folded, example_inputs), weights, calibration)
+        if integers and calibration is not None
+        else {}
+    )
+    plan = QuantPlan(weights, values)
+    return Compressed(
+        folded, (*before.changes, *changes), (*before.notes, *notes), before.pruned & set(weights), plan
+    )
+
+
+def _put(
+    call: str, name: str, layer: nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d, packed: QuantizedWeight
+) -> None:
+    weight = dequantize_layer_weights(packed)
+    if tuple(weight.shape) != tuple(layer.weight.shape) or not bool(torch.isfinite(weight).all()):
+        raise ModelError(
+            call,
+            f"the weights of {name!r} came back as {tuple(weight.shape)}, not finite {tuple(layer.weight.shape)}",
+            "Check the quantize function of the engine",
+        )
+    layer.weight = nn.Parameter(weight.to(layer.weight.dtype), layer.weight.requires_grad)
+
+
+def _check_calibration(call: str, samples: Split) -> None:
+    for position, values in enumerate(samples.inputs, start=1):
+        if len(samples) > 1 and bool((values == values[:1]).all()):
+            raise DataError(
+                call,
+                f"all {len(samples)} calibration samples have the same input {position}",
+                "Calibrate on different samples of real data",
+            )

@@ -1,0 +1,7 @@
+"""Tells what a receipt holds: a page, tables and findings for the terminal, a picture. Reads receipts only."""
+
+from tinypress.report.page import render_page, write_page
+from tinypress.report.plots import draw_summary
+from tinypress.report.table import findings_text, layer_table, summary_table
+
+__all__ = ["draw_summary", "findings_text", "layer_table", "render_page", "summary_table", "write_page"]

@@ -1,0 +1,15 @@
+"""Remove neurons: structured pruning that makes a network smaller in every runtime."""
+
+from tinypress.shrink.groups import Group, Slice, find_groups
+from tinypress.shrink.importance import Importance, compute_neuron_importance
+from tinypress.shrink.neurons import prune_layer_neurons, shrink_model
+
+__all__ = [
+    "Group",
+    "Importance",
+    "Slice",
+    "compute_neuron_importance",
+    "find_groups",
+    "prune_layer_neurons",
+    "shrink_model",
+]

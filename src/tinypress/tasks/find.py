@@ -1,0 +1,89 @@
+"""Finds a task by name, file or ``module:attribute``."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+from tinypress.errors import TaskError
+from tinypress.task import Task
+from tinypress.tasks import digits, watch
+from tinypress.train.loop import Progress, silent
+
+BUILT_IN: tuple[tuple[str, Callable[[int, Progress], Task], str], ...] = (
+    ("watch", watch.load, "seven exercises from smartwatch motion, 1-D CNN, split by subject"),
+    ("digits", digits.load, "handwritten digits, 2-D CNN with batch norm and a residual block"),
+)
+
+
+def find_task(spec: str, seed: int = 0, progress: Progress = silent) -> Task:
+    """The task called ``spec``: a built-in name, ``file.py``, ``file.py:attribute`` or ``module:attribute``.
+
+    The attribute (by default ``task``) is a ``Task`` or a function that returns one. The file is executed: it
+    is the user's own code.
+
+    Raises:
+        TaskError: there is no such task, its code fails, or it gives something else.
+    """
+    call = f"find_task({spec!r})"
+    for name, load, _ in BUILT_IN:
+        if spec == name:
+            return load(seed, progress)
+    place, _, attribute = spec.partition(":")
+    if place.endswith(".py"):
+        module = _from_file(call, Path(place))
+    elif ":" in spec:
+        module = _from_module(call, place)
+    else:
+        names = [name for name, _, _ in BUILT_IN]
+        close = difflib.get_close_matches(spec, names, n=1, cutoff=0.4)
+        remedy = (
+            f"Did you mean {close[0]!r}?" if close else f"Use one of {names}, file.py or module:attribute"
+        )
+        raise TaskError(call, "there is no such task", remedy)
+    found = getattr(module, attribute or "task", None)
+    if found is None:
+        raise TaskError(call, f"it has no {attribute or 'task'!r}", "Name the attribute: file.py:attribute")
+    if callable(found) and not isinstance(found, Task):
+        try:
+            found = found()
+        except TaskError:
+            raise
+        except Exception as error:
+            raise TaskError(
+                call, f"its function failed: {type(error).__name__}: {error}", "Mend it"
+            ) from error
+    if not isinstance(found, Task):
+        raise TaskError(call, f"it is a {type(found).__name__}, not a Task", "See `tinypress new task.py`")
+    return found
+
+
+def _from_file(call: str, path: Path) -> ModuleType:
+    if not path.is_file():
+        raise TaskError(call, "there is no such file", "Write one with `tinypress new task.py`")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise TaskError(
+            call, f"running it failed: {type(error).__name__}: {error}", "Mend the file"
+        ) from error
+    return module
+
+
+def _from_module(call: str, name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except Exception as error:
+        raise TaskError(
+            call, f"importing it failed: {type(error).__name__}: {error}", "Check the name"
+        ) from error
