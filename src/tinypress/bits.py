@@ -110,9 +110,9 @@ def _ones_every(step: int) -> int:
 
 
 def _padded(piece: Tensor, multiple: int) -> Tensor:
-    """``piece`` as a whole number of groups that starts at an aligned address."""
+    """``piece`` as a whole number of groups that can be viewed as 64-bit words."""
     missing = -piece.numel() % multiple
-    if not missing and piece.data_ptr() % 8 == 0 and piece.storage_offset() % 8 == 0:
+    if not missing and piece.storage_offset() % 8 == 0:
         return piece
     return torch.cat([piece, piece.new_zeros(missing)])
 

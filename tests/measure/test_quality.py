@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinypress.errors import DataError, InputError, ModelError
-from tinypress.measure.metrics import METRICS, NamedMetric
+from tinypress.measure.metrics import METRICS, NamedMetric, r2
 from tinypress.measure.quality import compute, evaluate, resolve_metric
 from tinypress.task import Split
 
@@ -155,6 +155,8 @@ def test_values_of_samples_average_to_the_metric(known):
 def test_r2_of_equal_targets_is_undefined_whatever_the_rounding():
     with pytest.raises(InputError, match=r"r2.*returned -inf"):
         value("r2", torch.rand(7), torch.full((7,), 0.1))
+    square = math.nextafter(0.3 * 0.3, 1.0)  # what a sum of equal squares may come to
+    assert r2(torch.tensor([0.5, 0.3, square], dtype=torch.float64)) == -math.inf
 
 
 def test_evaluate_feeds_every_sample_once_and_in_order():

@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -10,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn.utils import prune as torch_prune
 
 from tinypress.errors import InputError, ModelError
-from tinypress.prune import calculate_sparsity, prune_weights_at_random, prune_weights_by_magnitude
-from tinypress.prune.blocks import BLOCK
+from tinypress.prune import calculate_sparsity, prune_weights_at_random, prune_weights_by_magnitude, threshold
+from tinypress.prune.blocks import BLOCK, magnitude_bits
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 
@@ -73,19 +74,22 @@ def test_large_layers_of_few_different_values(levels: int):
         assert torch.equal(pruned, plainly_pruned(weight, round(sparsity * weight.numel())))
 
 
-@pytest.mark.parametrize("shift", [-0.2, 0.2])
-def test_a_bracket_that_misses_is_moved(shift: float, monkeypatch: pytest.MonkeyPatch):
-    import tinypress.prune.threshold as threshold
-
-    found = threshold._bracket
-
-    def wrong(weights, count, total, most):  # type: ignore[no-untyped-def]
-        return found(weights, int(count + shift * total), total, most)
-
-    monkeypatch.setattr(threshold, "_bracket", wrong)
-    weight = torch.randn(3, BLOCK)
-    pruned = prune_weights_by_magnitude(layer_with(weight), 0.6).model.weight
-    assert torch.equal(pruned, plainly_pruned(weight, round(0.6 * weight.numel())))
+@pytest.mark.parametrize("dtype", DTYPES)
+@given(data=st.data())
+def test_the_bracket_decides_how_fast_and_never_what(dtype: torch.dtype, data: st.DataObject):
+    """Brackets that miss on either side by one, or hold too many: the threshold stays that of sorting."""
+    magnitudes = st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0, 2.0, 3.0])
+    weight = torch.tensor(data.draw(st.lists(magnitudes, min_size=1, max_size=40)), dtype=dtype)
+    bits = magnitude_bits(weight).copy()
+    low, high = sorted(int(bits[data.draw(st.integers(0, len(bits) - 1))]) for _ in range(2))
+    count = data.draw(st.integers(1, len(bits)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threshold, "_SMALL", 0)
+        patch.setattr(threshold, "_bracket", lambda *_: (low, high))
+        found = threshold.find_threshold("test", {"weight": weight}, count)
+    wanted = np.sort(bits)[count - 1]
+    equal = int((bits == wanted).sum())
+    assert found == threshold.Threshold(int(wanted), count - int((bits < wanted).sum()), equal)
 
 
 def test_sorted_and_clustered_weights():

@@ -151,3 +151,8 @@ def test_the_summary_is_a_picture_and_the_same_every_time(tmp_path: Path) -> Non
     assert data[:8] == b"\x89PNG\r\n\x1a\n"
     assert struct.unpack(">II", data[16:24]) == (1840, 1000)
     assert data == (tmp_path / "two.png").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["$\\frac{x}{2}$", "$\\nonsense{$", "prune_80%"])
+def test_a_name_is_no_formula(name: str) -> None:
+    assert name in texts(str(page_svg(bytes_chart(renamed(sample_receipt(), name)), "b", "label")))

@@ -125,3 +125,10 @@ def test_a_finding_about_something_else_is_no_reason() -> None:
     (missing,) = [m for m in missing_numbers(receipt) if m.candidate == "int8"]
     assert missing.quantity == "MACs"
     assert missing.reasons == ()
+
+
+def test_a_finding_about_one_layer_is_no_reason_for_the_whole() -> None:
+    layer = Finding(code="TP1", severity="note", layer="head", text="its MACs stayed as they were")
+    receipt = changed(sample_receipt(), "int8", macs=None, findings=(layer,))
+    (missing,) = [m for m in missing_numbers(receipt) if m.candidate == "int8"]
+    assert missing.reasons == ()

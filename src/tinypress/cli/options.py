@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -23,7 +22,7 @@ Out = Annotated[Path | None, typer.Option("--out", help="Folder of the run [defa
 Seed = Annotated[int, typer.Option(help="Seed of training, calibration and resampling.", min=0)]
 Threads = Annotated[
     int | None,
-    typer.Option(help="Threads of training [default: up to 2]; results depend on it to the last bit.", min=1),
+    typer.Option(help="Threads of training [default: 1]; results depend on it to the last bit.", min=1),
 ]
 LatencyThreads = Annotated[int, typer.Option(help="Threads of the runtime while latency is measured.", min=1)]
 Tolerance = Annotated[
@@ -38,7 +37,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard out
 
 def use_threads(threads: int | None) -> int:
     """Set PyTorch's threads and return their number."""
-    count = threads if threads is not None else min(2, os.cpu_count() or 1)
+    count = threads if threads is not None else 1
     if count < 1:
         raise InputError(f"--threads {count}", "there must be at least one", "Give 1 or more")
     torch.set_num_threads(count)

@@ -18,6 +18,8 @@ def show_receipt(receipt: Receipt, folder: Path, as_json: bool) -> None:
         print(receipt.model_dump_json(indent=1))
         return
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=100)  # a pipe or a log has no width of its own
     console.print(summary_table(receipt))
     console.print(findings_text(receipt))
     console.print(f"\nThe files that ship are in {folder / 'artifacts'}, the page is {page}", soft_wrap=True)

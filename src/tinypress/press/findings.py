@@ -110,7 +110,7 @@ def findings_of(seen: Seen, notes: tuple[Note, ...], memory_reason: str | None) 
     """All findings on one candidate: the techniques' notes, the missing numbers, and the checks."""
     found = [Finding(code=n.code, severity=n.severity, layer=n.layer, text=n.text) for n in notes]
     if memory_reason is not None:
-        found.append(Finding(code="TP501", severity="note", layer=None, text=memory_reason))
+        found.append(Finding(code="TP501", severity="note", layer=None, text=f"peak memory was not measured: {memory_reason}"))
     for code, severity, check in CHECKS:
         text = check(seen)
         if text is not None:

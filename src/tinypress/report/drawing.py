@@ -190,7 +190,7 @@ def _label(axes: Any, chart: Chart, point: Point, font: float) -> Any:
         name += f" {chart.y_words(point.y[0])}"
     return axes.text(
         0, 0, name, fontsize=font, fontweight=weight, transform=axes.figure.dpi_scale_trans,
-        ha="center", va="center", zorder=5, gid=f"label-{point.key}",
+        ha="center", va="center", zorder=5, parse_math=False, gid=f"label-{point.key}",
     )  # fmt: skip
 
 

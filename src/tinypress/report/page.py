@@ -14,6 +14,7 @@ from markupsafe import Markup
 from tinypress.files import write_bytes
 from tinypress.receipt import Receipt
 from tinypress.report import sentences, words
+from tinypress.report.chart import fallen
 from tinypress.report.pairs import HEIGHT, WIDTH, overlay, pair_layers
 from tinypress.report.plots import bytes_chart, latency_chart, page_svg
 from tinypress.report.table import shape_change
@@ -50,6 +51,7 @@ def render_page(receipt: Receipt) -> str:
         pairs={c.name: pair_layers(c, baseline) for c in receipt.candidates},
         groups=sentences.grouped_findings(receipt),
         missing=sentences.missing_numbers(receipt),
+        cut=bool(fallen(bytes_chart(receipt))),
         bytes_picture=_picture(receipt, "b"),
         latency_picture=_picture(receipt, "l"),
     )

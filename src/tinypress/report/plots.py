@@ -84,7 +84,7 @@ def _chart(
     points_are_shares = receipt.tolerance.unit == "points"
     allowed = receipt.tolerance.value / (100 if points_are_shares else 1)
     best = receipt.baseline.quality.value
-    better = "higher is better" if receipt.higher_is_better else "better is up: lower values"
+    better = "higher is better" if receipt.higher_is_better else "lower is better, drawn upwards"
     return Chart(
         points=points,
         front=front,
@@ -123,12 +123,12 @@ def draw_summary(receipt: Receipt, path: Path) -> None:
     figure = draw(bytes_chart(receipt), PAPER, 920, 500, head=80)
     figure.patch.set(facecolor=PAPER.panel, alpha=1.0)
     chosen = receipt.candidate(receipt.chosen)
-    _text(figure, 0.948, f"{receipt.task}, pressed: {chosen.name}", 17, PAPER.ink, weight="bold")
+    _text(figure, 0.948, f"{receipt.task}, pressed: {chosen.name}", 17, 44, PAPER.ink)
     if chosen.role == "baseline":
-        _text(figure, 0.898, saving(receipt, chosen), 12, PAPER.soft)
+        _text(figure, 0.898, saving(receipt, chosen), 12, 136, PAPER.soft)
     else:
-        _text(figure, 0.898, gain(receipt, chosen), 12, PAPER.soft)
-        _text(figure, 0.862, cost(receipt, chosen), 12, PAPER.soft)
+        _text(figure, 0.898, gain(receipt, chosen), 12, 136, PAPER.soft)
+        _text(figure, 0.862, cost(receipt, chosen), 12, 136, PAPER.soft)
     _legend(figure)
     buffer = io.BytesIO()
     with any_glyph():
@@ -136,8 +136,11 @@ def draw_summary(receipt: Receipt, path: Path) -> None:
     write_bytes(path, buffer.getvalue())
 
 
-def _text(figure: Figure, height: float, text: str, size: float, colour: str, weight: str = "normal") -> None:
-    text = textwrap.shorten(text, 130, placeholder=" …")
+def _text(figure: Figure, height: float, text: str, size: float, most: int, colour: str) -> None:
+    """A line at the left edge; over ``most`` characters it is set smaller, over half as many again it is cut."""
+    text = textwrap.shorten(text, int(1.5 * most), placeholder=" …")
+    size *= min(1.0, most / len(text))
+    weight = "bold" if colour == PAPER.ink else "normal"
     figure.text(0.022, height, text, size=size, weight=weight, color=colour, va="center", parse_math=False)
 
 

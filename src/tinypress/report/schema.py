@@ -17,7 +17,7 @@ def receipt_schema() -> bytes:
     """The schema of ``receipt.json`` as the bytes of its file."""
     schema = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **Receipt.model_json_schema(mode="serialization"),
+        **Receipt.model_json_schema(),
     }
     return json.dumps(schema, indent=2, ensure_ascii=False).encode() + b"\n"
 

@@ -21,7 +21,7 @@ _SHA256 = "846f6cad587fea3877f6e0fe0a1968dfc68867ce170d3bc9fc2dccdbed17961d"
 class DigitsNet(nn.Module):
     """A 2-D CNN with batch norm and a residual block: [B, 1, 28, 28] pixels to [B, 10] logits."""
 
-    def __init__(self, width: int = 32) -> None:
+    def __init__(self, width: int = 24) -> None:
         super().__init__()
         self.stem = nn.Conv2d(1, width, 3, padding=1)
         self.stem_norm = nn.BatchNorm2d(width)
@@ -49,7 +49,7 @@ class DigitsNet(nn.Module):
 def load(seed: int = 0, progress: Progress = silent) -> Task:
     """The task with its trained network; training takes seconds and is cached."""
     train, validation, test = _splits()
-    training = Training(max_epochs=30, patience=6, recovery_epochs=6)
+    training = Training(max_epochs=20, patience=5, recovery_epochs=5)
 
     def build() -> nn.Module:
         return DigitsNet()

@@ -44,14 +44,15 @@ class WatchNet(nn.Module):
         self.norm2 = nn.BatchNorm1d(2 * width)
         self.conv3 = nn.Conv1d(2 * width, 2 * width, 5, padding=2)
         self.norm3 = nn.BatchNorm1d(2 * width)
-        self.pool = nn.MaxPool1d(2)
+        self.pool1 = nn.MaxPool1d(4)
+        self.pool2 = nn.MaxPool1d(2)
         self.average = nn.AdaptiveAvgPool1d(1)
         self.dropout = nn.Dropout(0.5)
         self.head = nn.Linear(2 * width, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.pool(torch.relu(self.norm1(self.conv1(x))))
-        x = self.pool(torch.relu(self.norm2(self.conv2(x))))
+        x = self.pool1(torch.relu(self.norm1(self.conv1(x))))
+        x = self.pool2(torch.relu(self.norm2(self.conv2(x))))
         x = self.average(torch.relu(self.norm3(self.conv3(x))))
         logits: Tensor = self.head(self.dropout(torch.flatten(x, 1)))
         return logits
@@ -61,7 +62,7 @@ def load(seed: int = 0, progress: Progress = silent) -> Task:
     """The task with its trained network; training takes seconds and is cached."""
     splits = _splits()
     train, validation, test = splits
-    training = Training()
+    training = Training(max_epochs=30, patience=8, recovery_epochs=6, batch_size=64)
 
     def build() -> nn.Module:
         return WatchNet()

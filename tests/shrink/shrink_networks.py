@@ -112,7 +112,7 @@ def settled(model: Gated, *shape: int, seed: int = 0) -> tuple[Gated, Tensor]:
 
 def smallest(weight: Tensor, count: int) -> set[int]:
     """The rows of smallest Euclidean norm, found the plain way."""
-    norms = [sum(float(v) ** 2 for v in row.flatten()) for row in weight]
+    norms = [sum(v**2 for v in row.flatten().tolist()) for row in weight]
     return set(sorted(range(len(norms)), key=norms.__getitem__)[:count])
 
 
