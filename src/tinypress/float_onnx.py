@@ -41,10 +41,10 @@ def to_float_onnx(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> onnx.
         assert program is not None
         proto: onnx.ModelProto = program.model_proto
     except Exception as error:
-        reason = str(error).strip().splitlines()
+        reason = _reason(error)
         raise ModelError(
             call,
-            f"it cannot be exported ({type(error).__name__}: {reason[0] if reason else 'no reason given'})",
+            f"it cannot be exported ({reason})",
             "Replace control flow that depends on the data; torch.export.export(model, inputs) shows where",
         ) from error
     for value in (*proto.graph.input, *proto.graph.output):
@@ -60,6 +60,14 @@ def to_float_onnx(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> onnx.
             call, f"forward() returns {len(proto.graph.output)} tensors", "Wrap it so that it returns one"
         )
     return _stripped(proto)
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of what went wrong at the bottom; the exporter's own says only at which step."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0].rstrip('.') if lines else 'no reason given'}"
 
 
 def _stripped(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -91,9 +99,13 @@ def _stripped(proto: onnx.ModelProto) -> onnx.ModelProto:
 def _quiet() -> Iterator[None]:
     """The exporter talks about optional packages and deprecations that are not the caller's."""
     level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),  # it prints half a graph on failure
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -40,6 +40,13 @@ class Artifact(Fact):
     sha256: str
 
 
+class Finding(Fact):
+    code: str
+    severity: Literal["note", "warning"]
+    layer: str | None
+    text: str
+
+
 class Ratio(Fact):
     value: float
     low: float
@@ -47,7 +54,9 @@ class Ratio(Fact):
 
 
 class Latency(Fact):
-    """Milliseconds of one forward pass, timed in turn with the baseline."""
+    """Milliseconds of one forward pass, timed in turn with the baseline.
+
+    ``findings`` are those that follow from the times; they vary with them from run to run."""
 
     median: float
     low: float
@@ -55,6 +64,7 @@ class Latency(Fact):
     batch: int
     threads: int
     ratio_to_baseline: Ratio
+    findings: tuple[Finding, ...] = ()
 
 
 class Quantity(Fact):
@@ -94,13 +104,6 @@ class Drop(Fact):
     verdict: Literal["within", "beyond", "cannot tell"]
     mcnemar_p: float | None = None
     samples_needed: int | None = None
-
-
-class Finding(Fact):
-    code: str
-    severity: Literal["note", "warning"]
-    layer: str | None
-    text: str
 
 
 class Histogram(Fact):
@@ -144,6 +147,11 @@ class Candidate(Fact):
     seconds: float
     layers: tuple[Layer, ...]
     findings: tuple[Finding, ...] = ()
+
+    @property
+    def all_findings(self) -> tuple[Finding, ...]:
+        """The findings on the artifact, and after them those on its latency."""
+        return (*self.findings, *(self.latency_ms.findings if self.latency_ms is not None else ()))
 
 
 class Receipt(Fact):

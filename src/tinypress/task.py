@@ -24,6 +24,7 @@ class Split:
     groups: Tensor | None = None
 
     def __post_init__(self) -> None:
+        _check_kinds(self.inputs, self.targets, self.groups)
         call = f"Split(inputs={[tuple(x.shape) for x in self.inputs]}, targets={tuple(self.targets.shape)})"
         if not self.inputs or len(self) == 0:
             raise DataError(call, "there are no samples", "Give at least one sample in every split")
@@ -49,21 +50,52 @@ class Split:
         return Split(tuple(x[rows] for x in self.inputs), self.targets[rows], groups)
 
 
+def _check_kinds(inputs: object, targets: object, groups: object) -> None:
+    if not isinstance(inputs, tuple):
+        remedy = "Give a tuple with one tensor per argument of forward(), such as (x,)"
+        raise DataError(f"Split(inputs={type(inputs).__name__})", "inputs is not a tuple", remedy)
+    named = [*((f"inputs[{position}]", x) for position, x in enumerate(inputs)), ("targets", targets)]
+    for name, values in [*named, *([] if groups is None else [("groups", groups)])]:
+        if not isinstance(values, Tensor) or values.dim() == 0:
+            given = "a tensor without rows" if isinstance(values, Tensor) else f"a {type(values).__name__}"
+            raise DataError(
+                f"Split({name}=...)", f"{name} is {given}", "Give a tensor with one row per sample"
+            )
+
+
 def split_from(batches: Iterable[Any], groups: Tensor | None = None) -> Split:
     """Collect an iterable of ``(inputs, targets)`` batches, such as a DataLoader, into a ``Split``.
 
     ``inputs`` of a batch is a tensor or a tuple of tensors.
 
     Raises:
-        DataError: the iterable is empty or a batch is not a pair.
+        DataError: the iterable is empty, or a batch is no pair of tensors shaped as those before.
     """
     inputs: list[tuple[Tensor, ...]] = []
     targets: list[Tensor] = []
-    for batch in batches:
+    if not isinstance(batches, Iterable):
+        raise DataError(
+            f"split_from({batches!r})",
+            f"it is a {type(batches).__name__}",
+            "Give a DataLoader or a list of batches",
+        )
+    for count, batch in enumerate(batches, start=1):
         if not (isinstance(batch, tuple | list) and len(batch) == 2):
-            raise DataError("split_from(batches)", "a batch is not a pair", "Yield (inputs, targets)")
+            raise DataError("split_from(batches)", f"batch {count} is not a pair", "Yield (inputs, targets)")
         x, y = batch
-        inputs.append(tuple(x) if isinstance(x, tuple | list) else (x,))
+        row = tuple(x) if isinstance(x, tuple | list) else (x,)
+        call = f"split_from(batches), batch {count}"
+        for value in (*row, y):
+            if not isinstance(value, Tensor) or value.dim() == 0:
+                given = "a tensor without rows" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+                raise DataError(call, f"it holds {given}", "Yield tensors with one row per sample")
+        shapes = [tuple(value.shape[1:]) for value in (*row, y)]
+        first = shapes if not targets else [tuple(value.shape[1:]) for value in (*inputs[0], targets[0])]
+        if shapes != first:
+            raise DataError(
+                call, f"its samples have shapes {shapes}, those of batch 1 {first}", "Pad them alike"
+            )
+        inputs.append(row)
         targets.append(y)
     if not targets:
         raise DataError("split_from(batches)", "the loader is empty", "Give at least one batch")
@@ -112,14 +144,32 @@ class Task:
         call = f"Task({self.name!r})"
         if not isinstance(self.model, nn.Module):
             raise TaskError(call, f"model is a {type(self.model).__name__}", "Give a torch.nn.Module")
+        if not isinstance(self.example_inputs, tuple) or not all(
+            isinstance(x, Tensor) and x.dim() for x in self.example_inputs
+        ):
+            raise TaskError(
+                call,
+                "example_inputs is not a tuple of tensors with a batch dimension",
+                "Give one tensor [B, ...] per argument of forward(), such as (x,)",
+            )
         if not self.example_inputs:
             raise TaskError(call, "example_inputs is empty", "Give one tensor per argument of forward()")
         for split, name in ((self.train, "train"), (self.validation, "validation"), (self.test, "test")):
-            if split is None:
+            if split is None and name == "train":
                 continue
+            if not isinstance(split, Split):
+                raise TaskError(
+                    call, f"{name} is a {type(split).__name__}", "Give a Split; split_from(loader) makes one"
+                )
             for position, (given, example) in enumerate(
                 zip(split.inputs, self.example_inputs, strict=False), start=1
             ):
+                if given.dtype != example.dtype:
+                    raise TaskError(
+                        call,
+                        f"argument {position} is {given.dtype} in {name} but {example.dtype} in example_inputs",
+                        "Give samples and example of one dtype",
+                    )
                 if given.shape[1:] != example.shape[1:]:
                     raise TaskError(
                         call,

@@ -274,6 +274,12 @@ def test_padding_bits_and_the_lowest_integer_are_refused(tmp_path):
             read_archive(tmp_path / "b", nn.Linear(7, 3, bias=False))
 
 
+def test_data_that_no_tensor_claims_is_refused(good, tmp_path):
+    path = tmp_path / "more"
+    path.write_bytes(make_file(json.loads(json.dumps(good[0])), good[1] + b"hidden"))
+    refused(path, f"data has {len(good[1]) + 6} bytes, the plan needs {len(good[1])}")
+
+
 def test_paths_that_are_no_files_are_refused(tmp_path):
     refused(tmp_path / "nowhere", "No such file")
     (tmp_path / "folder").mkdir()

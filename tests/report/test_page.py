@@ -90,7 +90,7 @@ def test_every_link_has_its_target() -> None:
 
 def test_every_artifact_layer_finding_and_hash_is_told() -> None:
     receipt, text = sample_receipt(), "".join(read(sample_page()).text)
-    findings = [*receipt.findings, *(f for c in receipt.candidates for f in c.findings)]
+    findings = [*receipt.findings, *(f for c in receipt.candidates for f in c.all_findings)]
     for finding in findings:
         assert finding.text in text
         assert finding.code in text

@@ -79,6 +79,8 @@ class Channels(Gated):
             x = self.grouped(x)
         if self.what == "shuffle":
             x = x.reshape(len(x), 2, 4, *x.shape[2:]).transpose(1, 2).flatten(1, 2)
+        if self.what == "batch":
+            x = x.flatten(0, 1).reshape(-1, 8, *x.shape[2:])
         if self.what == "constant":
             x = x + torch.arange(8.0, dtype=x.dtype).reshape(1, 8, 1, 1)
         if self.what == "select":
@@ -131,6 +133,7 @@ def test_a_recurrent_layer_holds_what_it_reads():
         ("chunk", "aten.chunk"),
         ("grouped", "aten.conv2d in 'grouped'"),
         ("shuffle", "aten.reshape"),
+        ("batch", "aten.flatten"),
         ("constant", "aten.arange"),
         ("select", "aten.slice"),
     ],
@@ -165,7 +168,12 @@ class Tied(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.up, self.a, self.b, self.head = nn.Linear(3, 6), nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 2)
+        self.up, self.a, self.b, self.head = (
+            nn.Linear(3, 6),
+            nn.Linear(6, 6),
+            nn.Linear(6, 6),
+            nn.Linear(6, 2),
+        )
         self.b.weight = self.a.weight
         self.alias = self.a
 
@@ -214,7 +222,9 @@ def test_gates_scales_and_masks_of_the_users_own_are_cut_along():
             super().__init__()
             self.conv, self.squeeze, self.expand = nn.Conv2d(2, 8, 3), nn.Linear(8, 4), nn.Linear(4, 8)
             self.scale = nn.Parameter(torch.rand(1, 8, 1, 1), requires_grad=False)
-            self.register_buffer("mask", torch.tensor([1.0, 0, 1, 1, 1, 1, 1, 1]).reshape(8, 1, 1), persistent=False)
+            self.register_buffer(
+                "mask", torch.tensor([1.0, 0, 1, 1, 1, 1, 1, 1]).reshape(8, 1, 1), persistent=False
+            )
             self.prelu, self.head = nn.PReLU(8), nn.Linear(8, 3)
 
         def forward(self, x: Tensor) -> Tensor:
@@ -229,7 +239,9 @@ def test_gates_scales_and_masks_of_the_users_own_are_cut_along():
     assert not cut.model.scale.requires_grad
     assert cut.model.mask.shape == (4, 1, 1)
     assert cut.model.prelu.num_parameters == 4
-    scores = sum(n / n.mean() for n in (model.conv.weight.flatten(1).norm(dim=1), model.expand.weight.norm(dim=1)))
+    scores = sum(
+        n / n.mean() for n in (model.conv.weight.flatten(1).norm(dim=1), model.expand.weight.norm(dim=1))
+    )
     gone = scores.argsort()[:4]
     whole = copy.deepcopy(model)
     with torch.no_grad():

@@ -125,7 +125,9 @@ def test_activation_importance_reads_channels_of_convolutions_and_of_linear_laye
     net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2)).double()
     over_time = torch.randn(5, 3, 4, dtype=torch.float64)
     kept = sorted(net[0](over_time).abs().mean((0, 1)).argsort()[3:].tolist())
-    cut = prune_layer_neurons(net, "0", 0.5, (over_time,), importance="activation", calibration=(over_time,)).model
+    cut = prune_layer_neurons(
+        net, "0", 0.5, (over_time,), importance="activation", calibration=(over_time,)
+    ).model
     assert torch.equal(cut[0].weight, net[0].weight[kept])
 
 

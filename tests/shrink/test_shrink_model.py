@@ -29,7 +29,7 @@ def test_names_are_checked_and_the_nearest_is_offered():
     model, x = settled(Sequence(), 2, 2, 12)
     with pytest.raises(ModelError, match="Did you mean 'hidden'"):
         prune_layer_neurons(model, "hiden", 0.5, (x,))
-    with pytest.raises(ModelError, match="'norm' is a BatchNorm1d.*a, b, hidden, head"):
+    with pytest.raises(ModelError, match=r"'norm' is a BatchNorm1d.*a, b, hidden, head"):
         prune_layer_neurons(model, "norm", 0.5, (x,))
     with pytest.raises(ModelError, match="'flat' is a Flatten"):
         prune_layer_neurons(model, "flat", 0.5, (x,))
@@ -128,7 +128,9 @@ def test_layers_can_be_kept():
     cut = shrink_model(model, 0.5, (x,), keep=("b",))
     assert (cut.model.a.out_channels, cut.model.b.out_channels, cut.model.hidden.out_features) == (4, 6, 3)
     assert "kept as asked" in next(n.text for n in cut.notes if n.layer == "b")
-    nested = nn.Sequential(nn.Sequential(nn.Linear(6, 4), nn.ReLU()), nn.Linear(4, 4), nn.Linear(4, 2)).double()
+    nested = nn.Sequential(
+        nn.Sequential(nn.Linear(6, 4), nn.ReLU()), nn.Linear(4, 4), nn.Linear(4, 2)
+    ).double()
     cut = shrink_model(nested, 0.5, (x[:, 0, :6],), keep=("0",)).model
     assert (cut[0][0].out_features, cut[1].out_features) == (4, 2)
 

@@ -33,6 +33,8 @@ app = typer.Typer(
 for command in (demo, tasks, new, measure, compare, press, verify, report):
     app.command()(command)
 
+_STOPPED = 130
+
 
 @app.callback(invoke_without_command=True)
 def _version(show: bool = typer.Option(False, "--version", help="Print the version and exit.")) -> None:
@@ -48,8 +50,7 @@ def main() -> None:
         # a command returns its exit code; standalone mode would swallow the interrupt
         code = app(standalone_mode=False)
     except KeyboardInterrupt:
-        errors.print("\nStopped. What is finished is kept: the same command goes on from there.")
-        sys.exit(130)
+        code = _STOPPED
     except (RunError, ArtifactError) as error:
         errors.print(f"[bold red]Error[/] {_plain(error)}", highlight=False)
         sys.exit(3)
@@ -57,13 +58,15 @@ def main() -> None:
         errors.print(f"[bold red]Error[/] {_plain(error)}", highlight=False)
         sys.exit(2)
     except typer.Abort:
-        sys.exit(130)
+        code = _STOPPED
     except Exception as error:
         show = getattr(error, "show", None)  # click's usage errors print themselves
         if show is None:
             raise
         show()
         sys.exit(getattr(error, "exit_code", 2))
+    if code == _STOPPED:  # what typer makes of an interrupt
+        errors.print("\nStopped. What is finished is kept: the same command goes on from there.")
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -52,10 +52,8 @@ class DistillationLoss(nn.Module):
         if student_logits.shape != teacher_logits.shape or student_logits.dim() < 2:
             raise InputError(call, "student and teacher differ in shape", "Give both [B, C] logits")
         classes = student_logits.shape[1]
-        if (
-            labels.is_floating_point()
-            or (labels.numel()
-            and not 0 <= int(labels.min()) <= int(labels.max()) < classes)
+        if labels.is_floating_point() or (
+            labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < classes
         ):
             raise DataError(call, f"labels are not class indices in 0..{classes - 1}", "Check the targets")
         temperature = self.temperature

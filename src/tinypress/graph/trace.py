@@ -167,7 +167,9 @@ def _shape(value: object) -> tuple[tuple[int, ...] | None, tuple[int, ...]]:
     if not isinstance(value, Tensor):
         return None, ()
     sizes: list[Any] = list(value.shape)
-    batch_dims = tuple(i for i, size in enumerate(sizes) if isinstance(size, torch.SymInt))
+    # A size that began free and was then bound to one number by the network is a SymInt still.
+    free = [isinstance(size, torch.SymInt) and size.node.maybe_as_int() is None for size in sizes]
+    batch_dims = tuple(i for i, is_free in enumerate(free) if is_free)
     return tuple(s.node.hint if isinstance(s, torch.SymInt) else int(s) for s in sizes), batch_dims
 
 

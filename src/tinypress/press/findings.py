@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tinypress.facts import Note
+from tinypress.facts import Note, Severity
 from tinypress.measure.artifact import ArtifactFacts
 from tinypress.receipt import Candidate, Finding, Machine, Receipt
 
@@ -94,32 +94,40 @@ def no_dot_product(seen: Seen) -> str | None:
     )
 
 
+Check = Callable[[Seen], str | None]
+
 # code, severity, what to look for
-CHECKS: tuple[tuple[str, str, Callable[[Seen], str | None]], ...] = (
+CHECKS: tuple[tuple[str, Severity, Check], ...] = (
     ("TP101", "warning", zeros_save_no_bytes),
     ("TP102", "warning", zeros_save_no_time),
-    ("TP103", "warning", slower),
-    ("TP104", "note", time_lags_macs),
     ("TP105", "note", float_in_torch),
     ("TP202", "warning", float_layers),
     ("TP203", "note", no_dot_product),
 )
+TIMED_CHECKS: tuple[tuple[str, Severity, Check], ...] = (
+    ("TP103", "warning", slower),
+    ("TP104", "note", time_lags_macs),
+)
 
 
-def findings_of(seen: Seen, notes: tuple[Note, ...], memory_reason: str | None) -> tuple[Finding, ...]:
-    """All findings on one candidate: the techniques' notes, the missing numbers, and the checks."""
+def with_findings(seen: Seen, notes: tuple[Note, ...], memory_reason: str | None) -> Candidate:
+    """The candidate with its findings: the techniques' notes, the missing numbers, and the checks."""
     found = [Finding(code=n.code, severity=n.severity, layer=n.layer, text=n.text) for n in notes]
     if memory_reason is not None:
-        found.append(Finding(code="TP501", severity="note", layer=None, text=f"peak memory was not measured: {memory_reason}"))
-    for code, severity, check in CHECKS:
-        text = check(seen)
-        if text is not None:
-            found.append(
-                Finding(
-                    code=code, severity="warning" if severity == "warning" else "note", layer=None, text=text
-                )
-            )
-    return tuple(dict.fromkeys(found))
+        text = f"peak memory was not measured: {memory_reason}"
+        found.append(Finding(code="TP501", severity="note", layer=None, text=text))
+    found += _run(CHECKS, seen)
+    latency = seen.candidate.latency_ms
+    if latency is not None:
+        latency = latency.model_copy(update={"findings": tuple(_run(TIMED_CHECKS, seen))})
+    return seen.candidate.model_copy(update={"findings": tuple(dict.fromkeys(found)), "latency_ms": latency})
+
+
+def _run(checks: tuple[tuple[str, Severity, Check], ...], seen: Seen) -> list[Finding]:
+    texts = [(code, severity, check(seen)) for code, severity, check in checks]
+    return [
+        Finding(code=code, severity=severity, layer=None, text=text) for code, severity, text in texts if text
+    ]
 
 
 def control_findings(receipt: Receipt, control_of: dict[str, str]) -> tuple[Finding, ...]:

@@ -14,14 +14,14 @@ from pathlib import Path
 import torch
 
 from tinypress.archive import write_archive
-from tinypress.errors import ModelError, RecipeError
 from tinypress.facts import Compressed
 from tinypress.files import canonical, sha256, write_json
 from tinypress.measure.machine import machine
-from tinypress.measure.quality import NamedMetric, resolve_metric
+from tinypress.measure.quality import NamedMetric
+from tinypress.press.check import check_arguments, check_model, check_recipes, metric_of
 from tinypress.press.choose import choose, pareto
 from tinypress.press.engine import Engine
-from tinypress.press.findings import Seen, control_findings, findings_of
+from tinypress.press.findings import Seen, control_findings, with_findings
 from tinypress.press.measured import (
     Opened,
     energy_of,
@@ -30,7 +30,7 @@ from tinypress.press.measured import (
     open_artifact,
     time_artifact,
 )
-from tinypress.press.recipe import Recipe, Shipment, Student, check_order
+from tinypress.press.recipe import Recipe, Shipment, Student
 from tinypress.press.run_folder import RunFolder, open_run, read_receipt
 from tinypress.press.steps import Bench, apply_step, check_task
 from tinypress.receipt import Candidate, Machine, Receipt, Tolerance
@@ -62,13 +62,19 @@ def press(
         fresh: start over where ``out`` holds an earlier run; otherwise that run is continued.
 
     Raises:
-        RecipeError, TaskError, ModelError, DataError: found before any work where that is possible.
+        InputError: an argument out of range, or one of its kinds RecipeError, TaskError, ModelError, DataError:
+            found before any work where that is possible.
         RunError: the folder cannot be used.
     """
-    metric = resolve_metric(task.metric, task.higher_is_better)
+    numbers = {"seed": seed, "threads": threads, "latency_threads": latency_threads}
+    check_arguments(task, recipes, out, numbers, tolerance)
+    metric = metric_of(task)
     bench = Bench(task, engine if engine is not None else Engine(), seed, progress)
     tolerance = task.tolerance if tolerance is None else tolerance
-    _check(task, recipes, bench)
+    check_recipes(task, recipes, [name for recipe in recipes for name, _ in _shipments(recipe)])
+    for recipe in recipes:
+        check_task(bench, recipe)
+    check_model(task)
     torch.set_num_threads(threads)
     identity = {
         "task": task.name,
@@ -126,30 +132,6 @@ class _Shipped:
         return f"artifacts/{self.name}{_SUFFIX[self.shipment]}"
 
 
-def _check(task: Task, recipes: Sequence[Recipe], bench: Bench) -> None:
-    call = f"press({task.name!r}, {len(recipes)} recipes)"
-    roles = [recipe.role for recipe in recipes]
-    if roles.count("baseline") != 1 or recipes[roles.index("baseline")].steps:
-        raise RecipeError(
-            call, "there must be one baseline, and it has no steps", "Give one recipe the role 'baseline'"
-        )
-    names = [name for recipe in recipes for name, _ in _shipments(recipe)]
-    if len(set(names)) != len(names):
-        raise RecipeError(call, f"two artifacts would have one name: {sorted(names)}", "Rename a recipe")
-    for recipe in recipes:
-        check_order(call, recipe)
-        check_task(bench, recipe)
-        if recipe.control_of is not None and recipe.control_of not in names:
-            raise RecipeError(
-                call, f"{recipe.name!r} is a control of unknown {recipe.control_of!r}", "Name a recipe"
-            )
-    for name, parameter in task.model.named_parameters():
-        if not bool(torch.isfinite(parameter).all()):
-            raise ModelError(
-                call, f"parameter {name!r} holds NaN or infinity", "Train again or load sound weights"
-            )
-
-
 def _shipments(recipe: Recipe) -> list[tuple[str, Shipment]]:
     """Names of a recipe's artifacts: the recipe's own, with the form behind it from the second on."""
     first, *rest = dict.fromkeys(recipe.ship)
@@ -164,11 +146,12 @@ def _make_all(folder: RunFolder, recipes: Sequence[Recipe], bench: Bench) -> lis
         for name, shipment in _shipments(recipe):
             item = _Shipped(recipe, shipment, name, compressed, seconds)
             path = folder.path / item.name_in_run
-            if not path.exists():
+            if not folder.holds_artifact(name, path):
                 if shipment == "onnx":
                     write_onnx(path, compressed, bench.task.example_inputs)
                 else:
                     write_archive(path, compressed)
+                folder.note_artifact(name, path)
             shipped.append(item)
     return shipped
 
@@ -263,7 +246,7 @@ def _measure(
         layers=judged.facts.layers,
     )
     seen = Seen(candidate, baseline_candidate or candidate, judged.facts, on)
-    return candidate.model_copy(update={"findings": findings_of(seen, item.compressed.notes, memory.reason)})
+    return with_findings(seen, item.compressed.notes, memory.reason)
 
 
 def _weights_hash(task: Task) -> str:

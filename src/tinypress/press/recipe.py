@@ -6,8 +6,9 @@ import difflib
 import json
 import re
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -17,12 +18,21 @@ from tinypress.errors import RecipeError
 class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    if not TYPE_CHECKING:  # a signature here would hide the fields from the type checker
+
+        def __init__(self, **values: Any) -> None:
+            try:
+                super().__init__(**values)
+            except ValidationError as error:
+                given = ", ".join(f"{key}={_short(value)}" for key, value in values.items())
+                raise RecipeError(f"{type(self).__name__}({given})", *_explain(error)) from error
+
 
 class Magnitude(_Strict):
     """Zero the smallest weights (or, as a control, random ones)."""
 
     technique: Literal["magnitude"] = "magnitude"
-    sparsity: float = Field(ge=0, le=1)
+    sparsity: float = Field(strict=True, ge=0, le=1)
     scope: Literal["global", "layer"] = "global"
     score: Literal["magnitude", "random"] = "magnitude"
 
@@ -31,7 +41,7 @@ class Shrink(_Strict):
     """Remove a share of the neurons of every layer that can lose some."""
 
     technique: Literal["shrink"] = "shrink"
-    ratio: float = Field(ge=0, lt=1)
+    ratio: float = Field(strict=True, ge=0, lt=1)
     importance: Literal["l1", "l2", "variance", "activation", "random"] = "l2"
 
 
@@ -39,33 +49,33 @@ class Student(_Strict):
     """Start again from an untrained network, each layer smaller by ``ratio``."""
 
     technique: Literal["student"] = "student"
-    ratio: float = Field(ge=0, lt=1)
+    ratio: float = Field(strict=True, ge=0, lt=1)
 
 
 class Recover(_Strict):
     """Train on the labels; zeros stay zero."""
 
     technique: Literal["recover"] = "recover"
-    epochs: int | None = Field(default=None, ge=1)
+    epochs: int | None = Field(default=None, strict=True, ge=1)
 
 
 class Distill(_Strict):
     """Train on the labels and on the outputs of the network that came in; zeros stay zero."""
 
     technique: Literal["distill"] = "distill"
-    temperature: float = Field(default=4.0, gt=0)
-    alpha: float = Field(default=0.7, ge=0, le=1)
-    epochs: int | None = Field(default=None, ge=1)
+    temperature: float = Field(default=4.0, strict=True, gt=0)
+    alpha: float = Field(default=0.7, strict=True, ge=0, le=1)
+    epochs: int | None = Field(default=None, strict=True, ge=1)
 
 
 class Quantize(_Strict):
     """Pack weights into integers and, at 8 bits, calibrate the activations."""
 
     technique: Literal["quantize"] = "quantize"
-    bits: int = Field(default=8, ge=2, le=8)
+    bits: int = Field(default=8, strict=True, ge=2, le=8)
     scheme: Literal["symmetric", "affine"] = "symmetric"
-    per_channel: bool = True
-    calibration_samples: int = Field(default=256, ge=1)
+    per_channel: bool = Field(default=True, strict=True)
+    calibration_samples: int = Field(default=256, strict=True, ge=1)
 
 
 STEPS = (Magnitude, Shrink, Student, Recover, Distill, Quantize)
@@ -90,9 +100,9 @@ class RecipeFile(_Strict):
     """What a recipe file may hold: one network's recipes and, optionally, the seed and the tolerance."""
 
     task: str | None = None
-    seed: int | None = Field(default=None, ge=0)
-    threads: int | None = Field(default=None, ge=1)
-    tolerance: float | None = Field(default=None, ge=0)
+    seed: int | None = Field(default=None, strict=True, ge=0)
+    threads: int | None = Field(default=None, strict=True, ge=1)
+    tolerance: float | None = Field(default=None, strict=True, ge=0)
     recipes: tuple[Recipe, ...] = Field(min_length=1)
 
 
@@ -109,28 +119,33 @@ def read_recipes(path: Path) -> RecipeFile:
         raw = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
     except OSError as error:
         raise RecipeError(call, f"the file cannot be read ({error.strerror})", "Check its path") from error
-    except (tomllib.TOMLDecodeError, json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise RecipeError(
-            call, f"it is not valid {path.suffix or 'JSON'}: {error}", "Mend the syntax"
-        ) from error
+    except (ValueError, RecursionError) as error:  # of syntax, encoding, digits or depth
+        form = "TOML" if path.suffix == ".toml" else "JSON"
+        raise RecipeError(call, f"it is not valid {form}: {_short(error, str)}", "Mend the syntax") from error
     if not isinstance(raw, dict):
         raise RecipeError(call, "it does not hold a table", "See `tinypress press --help` for an example")
     if "steps" in raw and "recipes" not in raw:
         common = {key: raw.pop(key) for key in ("task", "seed", "threads", "tolerance") if key in raw}
-        name = re.sub(r"[^a-z0-9+._-]", "-", path.stem.lower()).strip("-") or "recipe"
+        name = re.sub(r"[^a-z0-9+._-]", "-", path.stem.lower()).lstrip("+._-")[:60] or "recipe"
         raw = {**common, "recipes": [{"name": name, **raw}]}
     return parse_recipes(call, raw)
 
 
 def parse_recipes(call: str, raw: dict[str, Any]) -> RecipeFile:
     """Check recipes given as plain data; see ``read_recipes``."""
-    for recipe in raw.get("recipes") or ():
-        for step in recipe.get("steps") or () if isinstance(recipe, dict) else ():
+    _check_keys(call, "a recipe file", raw, RecipeFile)
+    recipes = raw.get("recipes")
+    for recipe in recipes if isinstance(recipes, list) else ():
+        if not isinstance(recipe, dict):
+            raise RecipeError(call, f"a recipe is no table: {_short(recipe)}", "Give it a name and steps")
+        _check_keys(call, f"recipe {_short(recipe.get('name'))}", recipe, Recipe)
+        steps = recipe.get("steps")
+        for step in steps if isinstance(steps, list | tuple) else ():
             _check_names(call, step)
     try:
         file = RecipeFile.model_validate(raw)
     except ValidationError as error:
-        raise RecipeError(call, _explain(error), "Correct the recipe") from error
+        raise RecipeError(call, *_explain(error)) from error
     names = [recipe.name for recipe in file.recipes]
     if len(set(names)) != len(names):
         raise RecipeError(call, f"two recipes have one name: {sorted(names)}", "Name each differently")
@@ -170,18 +185,24 @@ def check_order(call: str, recipe: Recipe) -> None:
 
 def _check_names(call: str, step: Any) -> None:
     if not isinstance(step, dict) or "technique" not in step:
-        raise RecipeError(call, f"a step names no technique: {step!r}", f"Use one of {sorted(_TECHNIQUES)}")
+        raise RecipeError(
+            call, f"a step names no technique: {_short(step)}", f"Use one of {sorted(_TECHNIQUES)}"
+        )
     technique = step["technique"]
-    if technique not in _TECHNIQUES:
+    if not isinstance(technique, str) or technique not in _TECHNIQUES:
         raise RecipeError(
             call,
-            f"there is no technique {technique!r}",
-            _nearest(str(technique), sorted(_TECHNIQUES)),
+            f"there is no technique {_short(technique)}",
+            _nearest(technique if isinstance(technique, str) else "", sorted(_TECHNIQUES)),
         )
-    known = sorted(_TECHNIQUES[technique].model_fields)
-    for key in step:
+    _check_keys(call, repr(technique), step, _TECHNIQUES[technique])
+
+
+def _check_keys(call: str, what: str, given: dict[str, Any], fields: type[BaseModel]) -> None:
+    known = sorted(fields.model_fields)
+    for key in given:
         if key not in known:
-            raise RecipeError(call, f"{technique!r} has no setting {key!r}", _nearest(key, known))
+            raise RecipeError(call, f"{what} has no setting {_short(key)}", _nearest(str(key), known))
 
 
 def _nearest(word: str, known: list[str]) -> str:
@@ -189,16 +210,34 @@ def _nearest(word: str, known: list[str]) -> str:
     return f"Did you mean {close[0]!r}?" if close else f"Use one of {known}"
 
 
-def _explain(error: ValidationError) -> str:
+def _short(value: object, shown: Callable[[object], str] = repr) -> str:
+    """``value`` as text that fits a message, however long or deep it is."""
+    try:
+        text = shown(value)
+    except (RecursionError, ValueError):
+        return f"a {type(value).__name__}"
+    return text if len(text) <= 120 else text[:117] + "..."
+
+
+def _explain(error: ValidationError) -> tuple[str, str]:
+    """The first problem and its remedy."""
     first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"])
-    return f"{place}: {first['msg']} (got {first.get('input')!r})"
+    inner = first.get("ctx", {}).get("error")
+    if isinstance(inner, RecipeError):  # of a step or recipe inside
+        return f"{place}: {inner.problem}", inner.remedy
+    given = first.get("input")
+    problem = f"{place}: {first['msg']} (got {_short(given)})"
+    if first["type"] == "literal_error" and isinstance(given, str):
+        return problem, _nearest(given, re.findall("'([^']+)'", str(first.get("ctx", {}).get("expected"))))
+    return problem, "Correct the recipe"
 
 
 def step_from(raw: dict[str, Any]) -> Step:
     """One checked step from plain data."""
-    _check_names(f"step_from({raw!r})", raw)
+    call = f"step_from({_short(raw)})"
+    _check_names(call, raw)
     try:
         return _ANY_STEP.validate_python(raw)
     except ValidationError as error:
-        raise RecipeError(f"step_from({raw!r})", _explain(error), "Correct the step") from error
+        raise RecipeError(call, *_explain(error)) from error

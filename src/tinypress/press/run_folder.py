@@ -2,7 +2,8 @@
 
 RUN/receipt.json report.html recipe.json
 RUN/artifacts/   the files that ship
-RUN/state/       run.json (what this run is), steps/ (networks between steps), measured/ (candidates)
+RUN/state/       run.json (what this run is), steps/ (networks between steps), made/ (hashes of artifacts),
+                 measured/ (candidates)
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from torch import nn
 from tinypress.archive import read_archive, write_archive
 from tinypress.errors import ArtifactError, RunError
 from tinypress.facts import Change, Compressed, Note
-from tinypress.files import canonical, sha256, write_json
+from tinypress.files import canonical, sha256, write_bytes, write_json
 from tinypress.receipt import Candidate, Receipt
 
 
@@ -54,7 +55,7 @@ class RunFolder:
             kept = read_archive(self.state / "steps" / f"{key}.safetensors", stock)
             changes = tuple(Change(**change) for change in facts["changes"])
             notes = tuple(Note(**note) for note in facts["notes"])
-        except (ArtifactError, OSError, ValueError, KeyError, TypeError):
+        except (ArtifactError, OSError, ValueError, KeyError, TypeError, RecursionError):
             return None  # a damaged intermediate is only a copy: the step is done again
         return Compressed(kept.model.eval(), changes, notes, kept.pruned, kept.plan), float(facts["seconds"])
 
@@ -67,6 +68,18 @@ class RunFolder:
             "seconds": seconds,
         }
         write_json(self.state / "steps" / f"{key}.json", facts)
+
+    def holds_artifact(self, name: str, path: Path) -> bool:
+        """Whether the artifact called ``name`` lies at ``path`` as it was written."""
+        try:
+            noted = (self.state / "made" / f"{name}.sha256").read_bytes()
+            return noted == sha256(path.read_bytes()).encode()
+        except OSError:
+            return False
+
+    def note_artifact(self, name: str, path: Path) -> None:
+        """Note what was written to ``path``: a file that is another later is written again."""
+        write_bytes(self.state / "made" / f"{name}.sha256", sha256(path.read_bytes()).encode())
 
     def load_candidate(self, name: str) -> Candidate | None:
         """The measured candidate called ``name``, if its artifact is still the one that was measured."""
@@ -97,8 +110,8 @@ def open_run(path: Path, identity: dict[str, Any], *, fresh: bool = False) -> It
     folder = RunFolder(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        foreign = [item.name for item in path.iterdir() if item.name not in _OURS]
-        if foreign and not folder.state.exists():
+        foreign = _foreign(folder)
+        if foreign:
             raise RunError(
                 call,
                 f"the folder holds other things: {sorted(foreign)[:3]}",
@@ -117,16 +130,36 @@ def open_run(path: Path, identity: dict[str, Any], *, fresh: bool = False) -> It
             raise RunError(
                 call, "another process is working in it", "Wait for it or choose another --out"
             ) from error
-        if fresh:
-            _clear(folder)
-        _claim(call, folder, identity)
-        for part in (path, folder.artifacts, folder.state / "steps", folder.state / "measured"):
-            for leftover in part.glob(".*.part"):
-                leftover.unlink()
+        try:
+            if fresh:
+                _clear(folder)
+            _claim(call, folder, identity)
+            for part in (
+                path,
+                folder.artifacts,
+                *(folder.state / name for name in ("steps", "made", "measured")),
+            ):
+                for leftover in part.glob(".*.part"):
+                    leftover.unlink()
+        except OSError as error:
+            raise RunError(
+                call, f"its files cannot be used ({error.strerror})", "Choose another with --out"
+            ) from error
         yield folder
 
 
 _OURS = frozenset({"receipt.json", "report.html", "recipe.json", "artifacts", "state"})
+
+
+def _foreign(folder: RunFolder) -> list[str]:
+    """What in the folder is no run's, so that nobody's own files are continued or cleared away."""
+    if (folder.state / "run.json").is_file():
+        return []
+    found = [item.name for item in folder.path.iterdir() if item.name != "state"]
+    if folder.state.is_dir():  # a run that was killed at once holds its lock only
+        inner = (item.name for item in folder.state.iterdir())
+        found += [f"state/{name}" for name in inner if name != "lock" and not name.endswith(".part")]
+    return found
 
 
 def _clear(folder: RunFolder) -> None:
@@ -134,8 +167,10 @@ def _clear(folder: RunFolder) -> None:
         if item.name in _OURS and item != folder.state:
             shutil.rmtree(item) if item.is_dir() else item.unlink()
     for item in folder.state.iterdir():
-        if item.name != "lock":
+        if item.name not in ("lock", "run.json"):
             shutil.rmtree(item) if item.is_dir() else item.unlink()
+    # last, because without it the folder is no longer known as a run
+    (folder.state / "run.json").unlink(missing_ok=True)
 
 
 def _claim(call: str, folder: RunFolder, identity: dict[str, Any]) -> None:
@@ -143,9 +178,10 @@ def _claim(call: str, folder: RunFolder, identity: dict[str, Any]) -> None:
     if path.exists():
         try:
             there = json.loads(path.read_text())
-        except ValueError:
+            there = there if isinstance(there, dict) else {}
+        except (ValueError, RecursionError):
             there = {}
-        if canonical(there) != canonical(identity):
+        if there != json.loads(canonical(identity)):
             differs = sorted(key for key in {*there, *identity} if there.get(key) != identity.get(key))
             raise RunError(
                 call,
@@ -170,8 +206,20 @@ def read_receipt(path: Path) -> Receipt:
             call, "there is no readable receipt.json", "Give the folder of a finished run"
         ) from error
     try:
-        return Receipt.model_validate_json(text)
+        receipt = Receipt.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "the file"
         raise RunError(call, f"{field}: {first['msg']}", "Restore the file or run again") from error
+    names = [candidate.name for candidate in receipt.candidates]
+    for field, wrong in (
+        ("candidates", len(set(names)) != len(names)),
+        ("candidates", [candidate.role for candidate in receipt.candidates].count("baseline") != 1),
+        ("chosen", receipt.chosen not in names),
+        ("pareto", not set(receipt.pareto) <= set(names)),
+    ):
+        if wrong:
+            raise RunError(
+                call, f"{field}: the names or roles do not fit together", "Restore the file or run again"
+            )
+    return receipt

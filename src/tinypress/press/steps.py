@@ -38,7 +38,7 @@ def check_task(bench: Bench, recipe: Recipe) -> None:
     call = f"recipe {recipe.name!r} on task {task.name!r}"
     for step in recipe.steps:
         if isinstance(step, Recover | Distill) and (task.train is None or task.loss is None):
-            missing = "train data" if task.train is None else "a loss"
+            missing = "train data" if task.train is None else "loss"
             raise TaskError(
                 call,
                 f"{step.technique!r} trains, and the task gives no {missing}",
@@ -115,7 +115,7 @@ def _student(step: Student, bench: Bench) -> Compressed:
     smaller = shrink_model(bench.task.model, step.ratio, bench.task.example_inputs)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(bench.seed)
-        student = rebuild(bench.task.build(), structure(smaller.model))
+        student = rebuild(_built(step, bench.task), structure(smaller.model))
         for layer in student.modules():
             reset = getattr(layer, "reset_parameters", None)
             if callable(reset):
@@ -127,6 +127,18 @@ def _student(step: Student, bench: Bench) -> Compressed:
                     "Add that method, so that a smaller network can be initialised",
                 )
     return Compressed(student, smaller.changes, smaller.notes)
+
+
+def _built(step: Student, task: Task) -> nn.Module:
+    call = f"student(ratio={step.ratio}) of task {task.name!r}"
+    assert task.build is not None
+    try:
+        model = task.build()
+    except Exception as error:
+        raise TaskError(call, f"build() failed: {type(error).__name__}: {error}", "Mend it") from error
+    if not isinstance(model, nn.Module):
+        raise TaskError(call, f"build() returned a {type(model).__name__}", "Return the untrained network")
+    return model
 
 
 def _schedule(epochs: int | None, bench: Bench, from_scratch: bool) -> Schedule:

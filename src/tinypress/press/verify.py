@@ -8,7 +8,8 @@ from pathlib import Path, PurePosixPath
 from tinypress.errors import ArtifactError, TaskError, TinypressError
 from tinypress.files import sha256
 from tinypress.measure.machine import machine
-from tinypress.measure.quality import NamedMetric, resolve_metric
+from tinypress.measure.quality import NamedMetric
+from tinypress.press.check import metric_of
 from tinypress.press.choose import choose, pareto
 from tinypress.press.measured import Judged, Opened, judge_artifact, open_artifact
 from tinypress.press.run_folder import read_receipt
@@ -40,7 +41,7 @@ def verify(path: Path, task: Task, progress: Progress = silent) -> tuple[Mismatc
         raise TaskError(
             f"verify({path.name!r})", f"it is a run of {receipt.task!r}, not {task.name!r}", "Give --task"
         )
-    metric = resolve_metric(task.metric, task.higher_is_better)
+    metric = metric_of(task)
     found: list[Mismatch] = []
     if receipt.computed_checksum() != receipt.checksum:
         found.append(Mismatch("checksum", receipt.checksum, receipt.computed_checksum()))

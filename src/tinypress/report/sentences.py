@@ -135,7 +135,7 @@ def _all_findings(receipt: Receipt) -> Iterable[tuple[str | None, Finding]]:
     for finding in receipt.findings:
         yield None, finding
     for candidate in receipt.candidates:
-        for finding in candidate.findings:
+        for finding in candidate.all_findings:
             yield candidate.name, finding
 
 

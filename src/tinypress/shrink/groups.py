@@ -192,7 +192,9 @@ def note(layer: str, fence: Fence | None, model: nn.Module) -> Note:
     kind = type(model.get_submodule(layer)).__name__
     subject = f"{layer or 'the network'} ({kind}) keeps all its neurons"
     if fence is None:
-        return Note("TP303", "note", layer, f"{subject}: no linear layer or convolution reads its weight as it is")
+        return Note(
+            "TP303", "note", layer, f"{subject}: no linear layer or convolution reads its weight as it is"
+        )
     if fence.why == "output":
         return Note("TP303", "note", layer, f"{subject}: they are the network's output")
     if fence.why == "input":

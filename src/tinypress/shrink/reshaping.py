@@ -42,7 +42,8 @@ def view(flow: Flow, node: Node) -> Dims | None:
             outer, inner = int(np.prod(sizes[:place])), int(np.prod(sizes[place + 1 :]))
             merged = np.tile(np.repeat(x[free[0]], inner), outer)
         else:
-            merged = flow.fixed(int(np.prod(sizes)), operation(node))
+            wide = [i for i in old if len(x[i]) > 1]
+            merged = x[wide[0]] if len(wide) == 1 else flow.fixed(int(np.prod(sizes)), operation(node))
         result.extend(_split(flow, node, merged, [node.shape[i] for i in new]))
     return tuple(result)
 
@@ -74,7 +75,9 @@ def _split(flow: Flow, node: Node, merged: Labels, sizes: Sequence[int]) -> list
     if len(telling) > 1:
         flow.fence(merged, operation(node))
     if len(telling) != 1:
-        return list(flow.plain(node, sizes))
+        if flow.is_free(merged):
+            return list(flow.plain(node, sizes))
+        return [np.repeat(merged[:1], size) for size in sizes]
     labels = np.moveaxis(cube, telling[0], 0).reshape(sizes[telling[0]], -1)[:, 0]
     return [labels if i == telling[0] else flow.plain(node, (size,))[0] for i, size in enumerate(sizes)]
 

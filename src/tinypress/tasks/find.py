@@ -54,7 +54,7 @@ def find_task(spec: str, seed: int = 0, progress: Progress = silent) -> Task:
             found = found()
         except TaskError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise TaskError(
                 call, f"its function failed: {type(error).__name__}: {error}", "Mend it"
             ) from error
@@ -66,14 +66,15 @@ def find_task(spec: str, seed: int = 0, progress: Progress = silent) -> Task:
 def _from_file(call: str, path: Path) -> ModuleType:
     if not path.is_file():
         raise TaskError(call, "there is no such file", "Write one with `tinypress new task.py`")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    name = f"tinypress_task_{path.stem}"  # a task called json.py must not stand for the real json
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
+    sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise TaskError(
             call, f"running it failed: {type(error).__name__}: {error}", "Mend the file"
         ) from error
@@ -83,7 +84,7 @@ def _from_file(call: str, path: Path) -> ModuleType:
 def _from_module(call: str, name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise TaskError(
             call, f"importing it failed: {type(error).__name__}: {error}", "Check the name"
         ) from error

@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from tinypress.errors import DataError, InputError, ModelError
+from tinypress.errors import DataError, InputError, ModelError, TinypressError
 from tinypress.task import Split
 
 Objective = Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]
@@ -104,7 +104,7 @@ def fit(
             rows = torch.randperm(len(train), generator=order)
             for batch in range(batches):
                 part = train.take(rows[batch * schedule.batch_size : (batch + 1) * schedule.batch_size])
-                loss = objective(model, part.inputs, part.targets)
+                loss = _loss(call, objective, model, part)
                 if not bool(torch.isfinite(loss)):
                     raise ModelError(
                         call,
@@ -133,8 +133,31 @@ def fit(
 def mean_objective(model: nn.Module, split: Split, objective: Objective, batch_size: int = 512) -> float:
     """The objective averaged over the samples of ``split``, in evaluation mode."""
     model.eval()
+    call = f"mean_objective({type(model).__name__}, {len(split)} samples)"
     total = 0.0
     for start in range(0, len(split), batch_size):
         part = split.take(slice(start, start + batch_size))
-        total += float(objective(model, part.inputs, part.targets)) * len(part)
+        total += float(_loss(call, objective, model, part)) * len(part)
     return total / len(split)
+
+
+def _loss(call: str, objective: Objective, model: nn.Module, part: Split) -> Tensor:
+    """The objective on ``part``; what the user's loss raises on labels out of range or of another kind is explained."""
+    try:
+        loss: object = objective(model, part.inputs, part.targets)
+    except TinypressError:
+        raise
+    except Exception as error:
+        lines = str(error).strip().splitlines()
+        raise DataError(
+            call,
+            f"the loss failed on {len(part)} samples with {part.targets.dtype} targets of shape "
+            f"{tuple(part.targets.shape)} ({type(error).__name__}: {lines[0] if lines else 'no message'})",
+            "Check the targets (class indices are whole numbers from 0) and the task's loss",
+        ) from error
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        given = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
+        raise InputError(
+            call, f"the loss returned {given}", "Return a tensor with one number, such as the mean"
+        )
+    return loss

@@ -1,0 +1,5 @@
+"""``python -m tinypress``."""
+
+from tinypress.cli import main
+
+main()

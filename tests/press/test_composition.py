@@ -1,0 +1,82 @@
+"""What a step must leave as it was, over every technique: inputs unchanged, zeros kept, widths kept, reload equal."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+
+from press.small import small_task
+from tinypress.archive import read_archive, write_archive
+from tinypress.facts import Compressed
+from tinypress.press.engine import Engine
+from tinypress.press.recipe import Distill, Magnitude, Quantize, Recover, Shrink, Step
+from tinypress.press.steps import Bench, apply_step
+from tinypress.prune import calculate_sparsity
+from tinypress.runtimes.onnx import open_onnx
+from tinypress.ship import write_onnx
+
+TASK = small_task()
+BENCH = Bench(TASK, Engine(), seed=0)
+STEPS: tuple[Step, ...] = (
+    Magnitude(sparsity=0.6),
+    Shrink(ratio=0.5),
+    Recover(epochs=1),
+    Distill(epochs=1),
+    Quantize(),
+)
+ORDERS = [(one, two) for one in STEPS for two in STEPS if one is not two and not isinstance(one, Quantize)]
+
+
+def names(steps: tuple[Step, ...]) -> str:
+    return ">".join(step.technique for step in steps)
+
+
+def carry_out(steps: tuple[Step, ...]) -> Compressed:
+    state = Compressed(TASK.model)
+    for step in steps:
+        state = apply_step(step, state, BENCH, from_scratch=False)
+    return state
+
+
+@pytest.mark.parametrize("step", STEPS, ids=lambda step: step.technique)
+def test_the_network_that_came_in_is_unchanged(step: Step) -> None:
+    before = copy.deepcopy(TASK.model.state_dict())
+    apply_step(step, Compressed(TASK.model), BENCH, from_scratch=False)
+    after = TASK.model.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert not TASK.model.training
+
+
+@pytest.mark.parametrize("steps", ORDERS, ids=names)
+def test_every_pair_in_both_orders(steps: tuple[Step, Step], tmp_path: Path) -> None:
+    state = carry_out(steps)
+    x = TASK.test.inputs[0]
+    with torch.no_grad():
+        logits = state.model(x)
+    assert logits.shape == (len(x), 3)
+    if isinstance(steps[0], Magnitude):
+        expected = calculate_sparsity(carry_out(steps[:1]).model)
+        assert calculate_sparsity(state.model) >= expected - (0.15 if isinstance(steps[1], Shrink) else 0)
+    if isinstance(steps[0], Shrink):
+        narrow = carry_out(steps[:1]).model.state_dict()
+        kept = state.model.state_dict()
+        assert all(kept[name].shape == narrow[name].shape for name in narrow if name in kept)
+    write_archive(tmp_path / "a.safetensors", state)
+    again = read_archive(tmp_path / "a.safetensors", TASK.model)
+    with torch.no_grad():
+        assert torch.equal(again.model.eval()(x), logits)
+    write_onnx(tmp_path / "a.onnx", state, TASK.example_inputs)
+    shipped = torch.from_numpy(open_onnx(tmp_path / "a.onnx").run([x.numpy()]))
+    assert (shipped.argmax(1) == logits.argmax(1)).float().mean() > 0.97
+
+
+def test_pruned_zeros_survive_recovery_and_quantization_exactly() -> None:
+    pruned = carry_out((Magnitude(sparsity=0.6),))
+    final = carry_out((Magnitude(sparsity=0.6), Recover(epochs=1), Distill(epochs=1), Quantize()))
+    weights = dict(final.model.named_parameters())
+    for name in pruned.pruned:
+        was = dict(pruned.model.named_parameters())[name]
+        assert bool((weights[name][was == 0] == 0).all())

@@ -1,0 +1,162 @@
+"""The integer file against the plan: every number in it, and what ONNX Runtime makes of it."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+from tinypress.errors import InputError
+from tinypress.facts import Compressed, QuantizedValue, QuantPlan
+from tinypress.quantize import dequantize_layer_weights, quantize_layer_weights, quantize_model
+from tinypress.runtimes.onnx import open_onnx
+from tinypress.ship import to_onnx, write_onnx
+from tinypress.task import Split
+
+X = QuantizedValue(scale=0.02, zero_point=100)
+H = QuantizedValue(scale=0.03, zero_point=0)
+
+
+class Small(nn.Module):
+    """x [B, 3] -> a -> relu -> b -> y [B, 2]; ``b`` has no bias, so that it is a MatMul in the graph."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(3, 4), nn.Linear(4, 2, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(torch.relu(self.a(x)))
+
+
+def small() -> Small:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Small()
+
+
+def float_graph(model: Small) -> onnx.ModelProto:
+    """What the exporter would write of ``model``, which takes it seconds."""
+    tensors = {
+        "a.weight": model.a.weight.detach().numpy(),
+        "a.bias": model.a.bias.detach().numpy(),
+        "b.weight": model.b.weight.detach().numpy().T.copy(),
+    }
+    nodes = [
+        helper.make_node("Gemm", ["x", "a.weight", "a.bias"], ["g"], transB=1),
+        helper.make_node("Relu", ["g"], ["h"]),
+        helper.make_node("MatMul", ["h", "b.weight"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 2])],
+        [numpy_helper.from_array(array, name) for name, array in tensors.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+def written(
+    monkeypatch: pytest.MonkeyPatch, per_channel: bool = True
+) -> tuple[onnx.ModelProto, Small, QuantPlan]:
+    model = small()
+    layers = {"a.weight": model.a, "b.weight": model.b}
+    weights = {
+        name: quantize_layer_weights(layer, per_channel=per_channel) for name, layer in layers.items()
+    }
+    plan = QuantPlan(weights, {"x": X, "h": H})
+    # the package's name for the module is that of the function in it
+    module = importlib.import_module("tinypress.ship.to_onnx")
+    monkeypatch.setattr(module, "to_float_onnx", lambda model, example: float_graph(model))
+    return to_onnx(Compressed(model, plan=plan), (torch.zeros(1, 3),)), model, plan
+
+
+def read(proto: onnx.ModelProto, stored: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The scale with which ``stored`` is dequantized, and the real values: (q - zero point) * scale."""
+    arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
+    node = next(n for n in proto.graph.node if n.op_type == "DequantizeLinear" and n.input[0] == stored)
+    integers, scale = arrays[stored], arrays[node.input[1]]
+    zero = arrays[node.input[2]] if len(node.input) > 2 else np.zeros_like(scale, dtype=np.int32)
+    axis = next((a.i for a in node.attribute), 0)
+    along = [-1 if i == axis and scale.ndim else 1 for i in range(integers.ndim)]
+    shifted = integers.astype(np.int64) - zero.astype(np.int64).reshape(along)
+    return scale, (shifted * scale.reshape(along)).astype(np.float32)
+
+
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_the_weights_in_the_file_are_those_of_the_plan(
+    monkeypatch: pytest.MonkeyPatch, per_channel: bool
+) -> None:
+    proto, _, plan = written(monkeypatch, per_channel)
+    for name, turned in (("a.weight", False), ("b.weight", True)):
+        real = dequantize_layer_weights(plan.weights[name]).numpy()
+        np.testing.assert_array_equal(read(proto, name)[1], real.T if turned else real)
+
+
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_a_bias_has_the_product_of_the_scales_of_input_and_weight(
+    monkeypatch: pytest.MonkeyPatch, per_channel: bool
+) -> None:
+    proto, model, plan = written(monkeypatch, per_channel)
+    scale, real = read(proto, "a.bias")
+    product = np.float32(X.scale) * plan.weights["a.weight"].scale.numpy()
+    np.testing.assert_array_equal(scale.reshape(-1), product)
+    assert np.all(np.abs(real - model.a.bias.detach().numpy()) <= 0.5001 * scale)
+
+
+def test_values_are_quantized_as_planned_and_the_output_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    proto, _, _ = written(monkeypatch)
+    arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
+    found = {
+        node.input[0]: (arrays[node.input[1]].item(), arrays[node.input[2]].item())
+        for node in proto.graph.node
+        if node.op_type == "QuantizeLinear"
+    }
+    assert found == {
+        "x": (pytest.approx(X.scale), X.zero_point),
+        "h": (pytest.approx(H.scale), H.zero_point),
+    }
+    assert {node.input[0] for node in proto.graph.node if node.op_type in ("Gemm", "MatMul")} == {"x:d", "h:d"}
+    assert proto.graph.output[0].name == proto.graph.node[-1].output[0] == "y"
+
+
+def test_the_runtime_computes_what_the_integers_stand_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    proto, _, plan = written(monkeypatch)
+    x = np.random.default_rng(0).uniform(-2, 3, (50, 3)).astype(np.float32)
+
+    def rounded(values: NDArray[np.float64], as_: QuantizedValue) -> NDArray[np.float64]:
+        q = np.clip(np.rint(values / np.float32(as_.scale)) + as_.zero_point, 0, 255)
+        return (q - as_.zero_point) * as_.scale
+
+    a, b = (dequantize_layer_weights(plan.weights[name]).double().numpy() for name in ("a.weight", "b.weight"))
+    hidden = np.maximum(rounded(x.astype(np.float64), X) @ a.T + read(proto, "a.bias")[1], 0)
+    expected = rounded(hidden, H) @ b.T
+    found = open_onnx(proto.SerializeToString()).run((x,))
+    # a sum on the edge between two integers may fall to the other one: then h differs by one step
+    np.testing.assert_allclose(found, expected, atol=1.01 * H.scale * np.abs(b).max())
+    assert np.median(np.abs(found - expected)) < 1e-6
+
+
+def test_a_network_that_was_quantized_ships_and_answers_like_the_float_one(tmp_path: Path) -> None:
+    model, x = small(), torch.randn(200, 3, generator=torch.Generator().manual_seed(0))
+    compressed = quantize_model(model, Split((x,), torch.zeros(200)), (x[:1],))
+    write_onnx(tmp_path / "a.onnx", compressed, (x[:1],))
+    found = open_onnx(tmp_path / "a.onnx").run((x.numpy(),))
+    expected = model(x).detach().numpy()
+    assert np.abs(found - expected).max() < 0.03 * np.abs(expected).max()
+    assert not np.array_equal(found, expected)
+
+
+@pytest.mark.parametrize(("bits", "scheme"), [(4, "symmetric"), (8, "affine")])
+def test_other_integers_are_for_the_archive(bits: int, scheme: str) -> None:
+    model = small()
+    plan = QuantPlan({"a.weight": quantize_layer_weights(model.a, bits, scheme=scheme)}, {"x": X})  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="'a.weight' has .*archive"):
+        to_onnx(Compressed(model, plan=plan), (torch.zeros(1, 3),))
