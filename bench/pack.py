@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
@@ -15,15 +17,14 @@ def measure(weights: int, repeats: int) -> dict[str, object]:
     layer = nn.Linear(side, side, bias=False)
     weight = layer.weight.detach()
     room = torch.empty_like(weight)
+    functions: dict[str, Callable[[], object]] = {
+        "one_pass": lambda: torch.mul(weight, 1.0, out=room),
+        "int8": lambda: quantize_layer_weights(layer, 8),
+        "int8_affine": lambda: quantize_layer_weights(layer, 8, scheme="affine"),
+        "int4": lambda: quantize_layer_weights(layer, 4),
+    }
     timings = interleaved(
-        {
-            "one_pass": lambda: torch.mul(weight, 1.0, out=room),
-            "int8": lambda: quantize_layer_weights(layer, 8),
-            "int8_affine": lambda: quantize_layer_weights(layer, 8, scheme="affine"),
-            "int4": lambda: quantize_layer_weights(layer, 4),
-        },
-        repeats,
-        warm=frozenset({"one_pass", "int8", "int8_affine", "int4"}),
+        functions, repeats, room_bytes=dict.fromkeys(functions, weight.nbytes), warm=frozenset(functions)
     )
     one_pass = timings.pop("one_pass")
     return {

@@ -49,6 +49,7 @@ def measure(weights: int, repeats: int, sparsity: float = 0.9) -> dict[str, obje
     timings = interleaved(
         {"ours": lambda: ours(model, sparsity), "torch": lambda: theirs(copies.pop(), sparsity)},
         repeats,
+        room_bytes={"ours": 2 * 4 * weights, "torch": 13 * 4 * weights},
         warm=frozenset({"ours"}),
     )
     mine, other = ours(model, sparsity), theirs(copy.deepcopy(model), sparsity)

@@ -12,7 +12,7 @@ from torch import nn
 
 from tinypress.archive import archive_layers, read_archive, write_archive
 from tinypress.errors import ArtifactError, RunError
-from tinypress.facts import Compressed
+from tinypress.facts import Compressed, QuantPlan
 
 _HERE = Path(__file__).parent
 
@@ -58,6 +58,14 @@ def test_everything_but_the_weights_costs_little(tmp_path):
 def test_two_writes_give_the_same_bytes(tmp_path):
     for name in ("a", "b"):
         write_archive(tmp_path / name, networks.quantized(networks.pruned(networks.convolutional()), 8))
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_the_order_in_which_a_plan_lists_its_values_does_not_matter(tmp_path):
+    kept = networks.quantized(Compressed(networks.convolutional()), 8)
+    for name, values in (("a", kept.plan.values), ("b", dict(reversed(kept.plan.values.items())))):
+        plan = QuantPlan(kept.plan.weights, values)
+        write_archive(tmp_path / name, Compressed(kept.model, plan=plan))
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 

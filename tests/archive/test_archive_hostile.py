@@ -280,6 +280,7 @@ def test_data_that_no_tensor_claims_is_refused(good, tmp_path):
     refused(path, f"data has {len(good[1]) + 6} bytes, the plan needs {len(good[1])}")
 
 
+@pytest.mark.timeout(60)  # a pipe that is opened would never end
 def test_paths_that_are_no_files_are_refused(tmp_path):
     refused(tmp_path / "nowhere", "No such file")
     (tmp_path / "folder").mkdir()

@@ -37,7 +37,12 @@ BASELINE = candidate("baseline", 1000, 0.90, role="baseline")
 
 
 def test_the_smallest_within_tolerance_on_validation_is_chosen() -> None:
-    found = [BASELINE, candidate("half", 500, 0.89), candidate("third", 300, 0.88), candidate("tiny", 100, 0.8)]
+    found = [
+        BASELINE,
+        candidate("half", 500, 0.89),
+        candidate("third", 300, 0.88),
+        candidate("tiny", 100, 0.8),
+    ]
     assert choose(found, True, 0.01) == "half"
     assert choose(found, True, 0.02) == "third"  # exactly on the tolerance, whatever 0.90 - 0.88 rounds to
     assert choose(found, True, 0.2) == "tiny"

@@ -65,7 +65,9 @@ def test_zeros_stay_zero_and_frozen_weights_frozen() -> None:
     layer = nn.Linear(4, 4)
     layer.weight.detach()[:, ::2] = 0.0
     layer.weight.requires_grad_(False)
-    folded = fold_batch_norms(nn.Sequential(layer, settled(nn.BatchNorm1d(4))), [("0", "1")]).get_submodule("0")
+    folded = fold_batch_norms(nn.Sequential(layer, settled(nn.BatchNorm1d(4))), [("0", "1")]).get_submodule(
+        "0"
+    )
     assert torch.equal(folded.weight == 0, layer.weight == 0)
     assert not folded.weight.requires_grad
     assert folded.weight.dtype == torch.float32

@@ -1,6 +1,6 @@
 """Which values become integers and with which scale, on a small graph written by hand.
 
-    x [B, 2] -> Gemm a -> Relu r -> Gemm b -> Add(., r) = s -> Reshape f -> Gemm c -> y
+x [B, 2] -> Gemm a -> Relu r -> Gemm b -> Add(., r) = s -> Reshape f -> Gemm c -> y
 """
 
 from __future__ import annotations
@@ -21,7 +21,13 @@ WEIGHTS = ("a.w", "b.w", "c.w")
 def graph(scale: float = 1.0) -> onnx.ModelProto:
     """All weights are the identity times ``scale``, all biases 0, but that b halves."""
     eye = scale * np.eye(2, dtype=np.float32)
-    tensors = {"a.w": eye, "b.w": eye / 2, "c.w": eye, "bias": np.zeros(2, np.float32), "shape": np.array([-1, 2])}
+    tensors = {
+        "a.w": eye,
+        "b.w": eye / 2,
+        "c.w": eye,
+        "bias": np.zeros(2, np.float32),
+        "shape": np.array([-1, 2]),
+    }
     nodes = [
         helper.make_node("Gemm", ["x", "a.w", "bias"], ["a"], transB=1),
         helper.make_node("Relu", ["a"], ["r"]),

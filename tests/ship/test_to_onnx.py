@@ -68,9 +68,7 @@ def written(
 ) -> tuple[onnx.ModelProto, Small, QuantPlan]:
     model = small()
     layers = {"a.weight": model.a, "b.weight": model.b}
-    weights = {
-        name: quantize_layer_weights(layer, per_channel=per_channel) for name, layer in layers.items()
-    }
+    weights = {name: quantize_layer_weights(layer, per_channel=per_channel) for name, layer in layers.items()}
     plan = QuantPlan(weights, {"x": X, "h": H})
     # the package's name for the module is that of the function in it
     module = importlib.import_module("tinypress.ship.to_onnx")
@@ -123,7 +121,10 @@ def test_values_are_quantized_as_planned_and_the_output_is_not(monkeypatch: pyte
         "x": (pytest.approx(X.scale), X.zero_point),
         "h": (pytest.approx(H.scale), H.zero_point),
     }
-    assert {node.input[0] for node in proto.graph.node if node.op_type in ("Gemm", "MatMul")} == {"x:d", "h:d"}
+    assert {node.input[0] for node in proto.graph.node if node.op_type in ("Gemm", "MatMul")} == {
+        "x:d",
+        "h:d",
+    }
     assert proto.graph.output[0].name == proto.graph.node[-1].output[0] == "y"
 
 
@@ -135,7 +136,9 @@ def test_the_runtime_computes_what_the_integers_stand_for(monkeypatch: pytest.Mo
         q = np.clip(np.rint(values / np.float32(as_.scale)) + as_.zero_point, 0, 255)
         return (q - as_.zero_point) * as_.scale
 
-    a, b = (dequantize_layer_weights(plan.weights[name]).double().numpy() for name in ("a.weight", "b.weight"))
+    a, b = (
+        dequantize_layer_weights(plan.weights[name]).double().numpy() for name in ("a.weight", "b.weight")
+    )
     hidden = np.maximum(rounded(x.astype(np.float64), X) @ a.T + read(proto, "a.bias")[1], 0)
     expected = rounded(hidden, H) @ b.T
     found = open_onnx(proto.SerializeToString()).run((x,))
@@ -158,5 +161,5 @@ def test_a_network_that_was_quantized_ships_and_answers_like_the_float_one(tmp_p
 def test_other_integers_are_for_the_archive(bits: int, scheme: str) -> None:
     model = small()
     plan = QuantPlan({"a.weight": quantize_layer_weights(model.a, bits, scheme=scheme)}, {"x": X})  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="'a.weight' has .*archive"):
+    with pytest.raises(InputError, match=r"'a\.weight' has .*archive"):
         to_onnx(Compressed(model, plan=plan), (torch.zeros(1, 3),))

@@ -79,6 +79,8 @@ class Channels(Gated):
             x = self.grouped(x)
         if self.what == "shuffle":
             x = x.reshape(len(x), 2, 4, *x.shape[2:]).transpose(1, 2).flatten(1, 2)
+        if self.what == "pick":
+            x = x * x[:, 2].unsqueeze(1)
         if self.what == "batch":
             x = x.flatten(0, 1).reshape(-1, 8, *x.shape[2:])
         if self.what == "constant":
@@ -133,6 +135,7 @@ def test_a_recurrent_layer_holds_what_it_reads():
         ("chunk", "aten.chunk"),
         ("grouped", "aten.conv2d in 'grouped'"),
         ("shuffle", "aten.reshape"),
+        ("pick", "aten.select"),
         ("batch", "aten.flatten"),
         ("constant", "aten.arange"),
         ("select", "aten.slice"),
@@ -161,6 +164,43 @@ def test_a_literal_width_is_rolled_back_alone():
     alone = prune_layer_neurons(model, "b", 0.5, (x,))
     assert [n.code for n in alone.notes] == ["TP302"]
     assert torch.equal(alone.model(x), model(x))
+
+
+def test_attention_keeps_the_width_that_it_is_given():
+    class Attentive(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.before, self.head = nn.Linear(3, 8), nn.Linear(8, 2)
+            self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.before(x)
+            return self.head(self.attention(x, x, x)[0].sum(1))
+
+    cut = prune_layer_neurons(Attentive(), "before", 0.5, (torch.randn(2, 5, 3),))
+    assert [n.code for n in cut.notes] == ["TP301"]
+    assert "'attention' is a MultiheadAttention" in cut.notes[0].text
+
+
+def test_no_layer_of_a_group_is_emptied():
+    class Halves(nn.Module):
+        """Two small layers side by side, added to a large one."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.left, self.right, self.both = nn.Linear(3, 2), nn.Linear(3, 4), nn.Linear(3, 6)
+            self.head = nn.Linear(6, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(torch.cat([self.left(x), self.right(x)], 1) + self.both(x))
+
+    model, x = Halves(), torch.randn(2, 3)
+    with torch.no_grad():
+        model.left.weight.mul_(1e-6)
+        model.both.weight[:2].mul_(1e-6)
+    cut = prune_layer_neurons(model, "both", 0.5, (x,)).model
+    assert (cut.left.out_features, cut.right.out_features, cut.both.out_features) == (1, 2, 3)
+    assert cut(x).shape == (2, 2)
 
 
 class Tied(nn.Module):

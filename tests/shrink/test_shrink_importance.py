@@ -12,6 +12,7 @@ from torch import nn
 
 from tinypress.errors import InputError, ModelError
 from tinypress.shrink import compute_neuron_importance, prune_layer_neurons, shrink_model
+from tinypress.shrink.activity import record_activity
 
 
 def dense(values) -> nn.Linear:
@@ -129,6 +130,25 @@ def test_activation_importance_reads_channels_of_convolutions_and_of_linear_laye
         net, "0", 0.5, (over_time,), importance="activation", calibration=(over_time,)
     ).model
     assert torch.equal(cut[0].weight, net[0].weight[kept])
+
+
+def test_activity_is_the_mean_over_all_batches_and_calls():
+    torch.manual_seed(0)
+    layer = nn.Linear(3, 3).double()
+    model, samples = nn.Sequential(layer, layer), torch.randn(10, 3, dtype=torch.float64)
+    once = layer(samples)
+    expected = (once.abs().sum(0) + layer(once).abs().sum(0)) / 20
+    found = record_activity("here", model, ["0"], (samples,), batch=4)["0"]
+    torch.testing.assert_close(found, expected[None], rtol=1e-12, atol=0)
+
+
+def test_random_takes_other_neurons_from_each_layer():
+    model = nn.Sequential(nn.Linear(4, 30), nn.ReLU(), nn.Linear(30, 30), nn.ReLU(), nn.Linear(30, 2))
+    with torch.no_grad():
+        model[0].bias.copy_(torch.arange(30))
+        model[2].bias.copy_(torch.arange(30))
+    cut = shrink_model(model, 0.5, (torch.randn(2, 4),), importance="random").model
+    assert not torch.equal(cut[0].bias, cut[2].bias)
 
 
 def test_the_random_control_differs_between_layers_and_seeds():

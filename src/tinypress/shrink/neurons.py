@@ -179,7 +179,7 @@ def _shrink_by(
         remedy = f"Let {name} return a network that runs on example_inputs and keeps its output's shape"
         try:
             done = shrink(
-                copy_model(done.model),
+                done.model,
                 layer,
                 ratio,
                 example_inputs,
