@@ -46,6 +46,9 @@ def observed_names(graph: onnx.GraphProto, weights: Collection[str]) -> tuple[st
             continue
         result = node.output[0]
         after = readers.get(result, [])
+        if node.op_type == "MatMul" and len(after) == 1 and _adds_constant(after[0], constants):
+            result = after[0].output[0]  # the kernel adds the bias before it rounds
+            after = readers.get(result, [])
         if len(after) == 1 and after[0].op_type == "Relu":
             result = after[0].output[0]
         for name in (*activations, result):
@@ -53,6 +56,10 @@ def observed_names(graph: onnx.GraphProto, weights: Collection[str]) -> tuple[st
                 chosen[name] = None
     passed = _origins(graph)
     return tuple(dict.fromkeys(passed.get(name, name) for name in chosen))
+
+
+def _adds_constant(node: onnx.NodeProto, constants: Collection[str]) -> bool:
+    return node.op_type == "Add" and any(name in constants for name in node.input)
 
 
 def _origins(graph: onnx.GraphProto) -> dict[str, str]:
@@ -102,7 +109,7 @@ def _ranges(
             name: column[start : start + batch_size].numpy()
             for name, column in zip(inputs, samples.inputs, strict=True)
         }
-        for name, array in zip(fetched, session.run(fetched, fed), strict=True):
+        for name, array in zip(fetched, session.run(fetched, fed) if fetched else (), strict=True):
             fed[name] = array
         for name in names:
             lows[name] = min(lows[name], float(fed[name].min()))

@@ -45,7 +45,7 @@ class WatchNet(nn.Module):
         self.conv3 = nn.Conv1d(2 * width, 2 * width, 5, padding=2)
         self.norm3 = nn.BatchNorm1d(2 * width)
         self.pool1 = nn.MaxPool1d(4)
-        self.pool2 = nn.MaxPool1d(2)
+        self.pool2 = nn.MaxPool1d(4)
         self.average = nn.AdaptiveAvgPool1d(1)
         self.dropout = nn.Dropout(0.5)
         self.head = nn.Linear(2 * width, classes)
@@ -62,7 +62,7 @@ def load(seed: int = 0, progress: Progress = silent) -> Task:
     """The task with its trained network; training takes seconds and is cached."""
     splits = _splits()
     train, validation, test = splits
-    training = Training(max_epochs=30, patience=8, recovery_epochs=6, batch_size=64)
+    training = Training(max_epochs=24, patience=6, recovery_epochs=4, batch_size=64)
 
     def build() -> nn.Module:
         return WatchNet()
