@@ -9,7 +9,7 @@ demo: $(STAMP)
 	$(BIN)/tinypress demo --out runs/demo
 
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff check src tests bench docs

@@ -114,6 +114,14 @@ def test_it_divides_and_does_not_multiply_by_the_inverse():
     assert np.array_equal(integers(quantized).numpy(), plain)
 
 
+def test_an_affine_range_holds_zero():
+    above = quantize_layer_weights(layer_with(torch.tensor([[1.0, 3.0]])), scheme="affine")
+    below = quantize_layer_weights(layer_with(torch.tensor([[-3.0, -1.0]])), scheme="affine")
+    assert above.scale.tolist() == below.scale.tolist() == pytest.approx([3 / 255])
+    assert above.zero_point.tolist() == [0]
+    assert below.zero_point.tolist() == [255]
+
+
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("bits", range(2, 9))
 def test_constant_zero_and_tiny_channels(bits: int, scheme):

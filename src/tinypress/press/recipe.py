@@ -80,7 +80,8 @@ class Quantize(_Strict):
 
 STEPS = (Magnitude, Shrink, Student, Recover, Distill, Quantize)
 Step = Magnitude | Shrink | Student | Recover | Distill | Quantize
-_ANY_STEP: TypeAdapter[Step] = TypeAdapter(Annotated[Step, Field(discriminator="technique")])
+_ByTechnique = Annotated[Step, Field(discriminator="technique")]
+_ANY_STEP: TypeAdapter[Step] = TypeAdapter(_ByTechnique)
 _TECHNIQUES: dict[str, type[BaseModel]] = {step.model_fields["technique"].default: step for step in STEPS}
 Shipment = Literal["onnx", "archive"]
 
@@ -92,7 +93,7 @@ class Recipe(_Strict):
     about: str = ""
     role: Literal["baseline", "candidate", "control"] = "candidate"
     control_of: str | None = None
-    steps: tuple[Step, ...] = ()
+    steps: tuple[_ByTechnique, ...] = ()
     ship: tuple[Shipment, ...] = Field(default=("onnx",), min_length=1)
 
 
