@@ -1,0 +1,72 @@
+"""One's own task: the file that ``tinypress new`` writes is compared, verified and measured as it stands."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def tinypress(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tinypress", *arguments], capture_output=True, text=True, cwd=folder
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("own")
+    done = tinypress(folder, "new", "task.py")
+    assert done.returncode == 0, done.stderr
+    done = tinypress(folder, "compare", "task.py", "--json")
+    assert done.returncode == 0, done.stderr
+    (folder / "printed.json").write_text(done.stdout)
+    return folder
+
+
+def test_it_runs_as_it_stands(folder: Path) -> None:
+    printed = json.loads((folder / "printed.json").read_text())
+    assert printed == json.loads((folder / "runs" / "task" / "receipt.json").read_text())
+    assert len(printed["candidates"]) >= 12
+    for candidate in printed["candidates"]:
+        path = folder / "runs" / "task" / candidate["artifact"]["path"]
+        assert path.stat().st_size == candidate["artifact"]["bytes"]
+
+
+def test_it_can_be_verified(folder: Path) -> None:
+    done = tinypress(folder, "verify", "runs/task", "--task", "task.py", "--json")
+    assert done.returncode == 0, done.stdout
+    assert json.loads(done.stdout)["holds"] is True
+
+
+def test_the_run_replays_from_its_recipe(folder: Path) -> None:
+    again = tinypress(folder, "press", "task.py", "--recipe", "runs/task/recipe.json", "--out", "again")
+    assert again.returncode == 0, again.stderr
+    for path in (folder / "runs" / "task" / "artifacts").iterdir():
+        assert (folder / "again" / "artifacts" / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_an_artifact_is_measured_by_itself(folder: Path) -> None:
+    done = tinypress(folder, "measure", "task.py", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)
+
+
+def test_the_file_is_not_written_over(folder: Path) -> None:
+    before = (folder / "task.py").read_bytes()
+    done = tinypress(folder, "new", "task.py")
+    assert done.returncode == 2
+    assert "exists" in done.stderr
+    assert (folder / "task.py").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "command", ["demo", "tasks", "new", "measure", "compare", "press", "verify", "report"]
+)
+def test_every_command_has_help(folder: Path, command: str) -> None:
+    done = tinypress(folder, command, "--help")
+    assert done.returncode == 0
+    assert "Usage" in done.stdout
