@@ -184,3 +184,9 @@ def test_the_recipe_of_a_run_makes_the_run_again(run: Path, tmp_path: Path) -> N
     again = read_recipes(run / "recipe.json")
     press(small_task(), again.recipes, tmp_path / "again", seed=again.seed or 0)
     assert artifacts(tmp_path / "again") == artifacts(run)
+
+
+def test_the_callers_threads_are_put_back(run: Path, tmp_path: Path) -> None:
+    torch.set_num_threads(2)
+    press(small_task(), RECIPES[:1], tmp_path / "one", threads=1)
+    assert torch.get_num_threads() == 2

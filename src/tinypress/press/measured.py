@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from tinypress.files import sha256
@@ -20,6 +19,7 @@ from tinypress.measure.quality import Evaluation, NamedMetric, evaluate
 from tinypress.measure.resample import count_units
 from tinypress.measure.verdict import metric_interval, paired_drop
 from tinypress.press.recipe import Shipment
+from tinypress.press.threads import torch_threads
 from tinypress.protocols import Runner
 from tinypress.receipt import Artifact, Drop, Latency, Quality, Quantity, Validation
 from tinypress.runtimes.archive import open_archive
@@ -52,16 +52,13 @@ class Judged:
 
 def open_artifact(path: Path, shipment: Shipment, task: Task, metric: NamedMetric, threads: int) -> Opened:
     """Open ``path`` in its runtime and feed validation and test through it."""
-    before = torch.get_num_threads()
-    runner: Runner = (
-        open_onnx(path, threads) if shipment == "onnx" else open_archive(path, task.model, threads)
-    )
-    try:
+    with torch_threads():  # opening an archive sets them
+        runner: Runner = (
+            open_onnx(path, threads) if shipment == "onnx" else open_archive(path, task.model, threads)
+        )
         return Opened(
             path, runner, evaluate(runner, task.validation, metric), evaluate(runner, task.test, metric)
         )
-    finally:
-        torch.set_num_threads(before)
 
 
 def judge_artifact(
@@ -112,9 +109,7 @@ def judge_artifact(
 def time_artifact(opened: Opened, baseline: Opened | None, task: Task, threads: int) -> Latency:
     """Milliseconds of one sample, in turn with the baseline."""
     example = example_of(task)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with torch_threads(threads):
         if baseline is None:
             return alone(lambda: opened.runner.run(example), batch=1, threads=threads)
         tries = []
@@ -131,8 +126,6 @@ def time_artifact(opened: Opened, baseline: Opened | None, task: Task, threads: 
                 break
         # another program's burst shows as a wide interval; which try is kept never depends on its value
         return min(tries, key=_width)
-    finally:
-        torch.set_num_threads(before)
 
 
 def _width(latency: Latency) -> float:

@@ -33,6 +33,7 @@ from tinypress.press.measured import (
 from tinypress.press.recipe import Recipe, Shipment, Student
 from tinypress.press.run_folder import RunFolder, open_run, read_receipt
 from tinypress.press.steps import Bench, apply_step, check_task
+from tinypress.press.threads import torch_threads
 from tinypress.receipt import Candidate, Machine, Receipt, Tolerance
 from tinypress.ship import write_onnx
 from tinypress.task import Task
@@ -75,7 +76,6 @@ def press(
     for recipe in recipes:
         check_task(bench, recipe)
     check_model(task)
-    torch.set_num_threads(threads)
     identity = {
         "task": task.name,
         "model": _weights_hash(task),
@@ -87,7 +87,7 @@ def press(
         "tolerance": tolerance,
         "recipes": [recipe.model_dump(mode="json") for recipe in recipes],
     }
-    with open_run(out, identity, fresh=fresh) as folder:
+    with torch_threads(threads), open_run(out, identity, fresh=fresh) as folder:
         if folder.receipt_path.exists():
             return read_receipt(out)
         kept = {"task": task.name, "seed": seed, "threads": threads, "tolerance": tolerance}
