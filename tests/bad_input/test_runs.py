@@ -161,7 +161,7 @@ def test_ctrl_c_leaves_a_run_that_goes_on(tmp_path: Path) -> None:
     out = tmp_path / "run"
     recipe = tmp_path / "r.json"
     recipe.write_text(
-        json.dumps({"steps": [{"technique": "recover", "epochs": 30}, {"technique": "quantize"}]})
+        json.dumps({"steps": [{"technique": "recover", "epochs": 100}, {"technique": "quantize"}]})
     )
     command = [
         sys.executable,
@@ -174,7 +174,14 @@ def test_ctrl_c_leaves_a_run_that_goes_on(tmp_path: Path) -> None:
         "--out",
         str(out),
     ]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    child = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # a shell that runs the tests in the background has its children ignore the signal
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     for _ in range(1200):
         if (out / "artifacts" / "fp32.onnx").exists():
             break
