@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tinypress.errors import TaskError
-from tinypress.press.compare import standard_recipes
+from tinypress.errors import ModelError, TaskError
+from tinypress.press.compare import compare_compression_techniques, standard_recipes
 from tinypress.press.pipeline import press
 from tinypress.press.verify import verify
 from tinypress.task import Split, Task, Training
@@ -175,3 +175,48 @@ def test_without_train_and_loss_recovery_is_refused_with_that_reason(tmp_path: P
     assert not (tmp_path / "run").exists()
     receipt = press(bare, recipes, tmp_path / "run")
     assert len(receipt.candidates) >= 4
+
+
+class Recurrent(nn.Module):
+    """Steps [B, 6, 5] to 3 logits; an LSTM has no rule for cutting, so no neuron can go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.recurrent = nn.LSTM(5, 16, batch_first=True)
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.head(self.recurrent(x)[0][:, -1])
+        return found
+
+
+def test_what_does_not_fit_a_network_is_left_out_of_its_comparison_aloud(tmp_path: Path) -> None:
+    def split(count: int, seed: int) -> Split:
+        x = torch.randn(count, 6, 5, generator=torch.Generator().manual_seed(seed))
+        return Split((x,), (x.mean((1, 2)) * 9).long().clamp(-1, 1) + 1)
+
+    torch.manual_seed(0)
+    train, loss = split(120, 1), nn.functional.cross_entropy
+    task = Task(
+        name="recurrent",
+        metric="accuracy",
+        model=trained(Recurrent(), train, loss),
+        build=Recurrent,
+        example_inputs=(train.inputs[0][:2],),
+        train=train,
+        validation=split(60, 2),
+        test=split(60, 3),
+        loss=loss,
+        training=SHORT,
+    )
+    receipt = compare_compression_techniques(task, tmp_path / "run")
+    names = {candidate.name for candidate in receipt.candidates}
+    wanted = {recipe.name for recipe in standard_recipes(task)}
+    gone = wanted - names
+    assert gone == {name for name in wanted if "shrink" in name or "small" in name or name == "distill"}
+    (finding,) = [f for f in receipt.findings if f.code == "TP403"]
+    assert all(name in finding.text for name in gone)
+    assert "recurrent (LSTM) keeps all its neurons" in finding.text
+    assert {layer.bits for layer in receipt.candidate("int8").layers if layer.name == "head"} == {8}
+    with pytest.raises(ModelError, match="no layer can lose neurons"):
+        press(task, standard_recipes(task), tmp_path / "asked")

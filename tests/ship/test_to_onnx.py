@@ -163,3 +163,31 @@ def test_other_integers_are_for_the_archive(bits: int, scheme: str) -> None:
     plan = QuantPlan({"a.weight": quantize_layer_weights(model.a, bits, scheme=scheme)}, {"x": X})  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"'a\.weight' has .*archive"):
         to_onnx(Compressed(model, plan=plan), (torch.zeros(1, 3),))
+
+
+class Attentive(nn.Module):
+    """Steps [B, 6, 4] to 3 logits. Its graph also adds and concatenates shapes and positions: whole numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Linear(4, 16)
+        self.block = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True)
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.head(self.block(self.embed(x)).mean(1))
+        return found
+
+
+def test_whole_numbers_in_a_graph_are_not_quantized(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, x = Attentive().eval(), torch.randn(64, 6, 4)
+    compressed = quantize_model(model, Split((x,), torch.zeros(64, dtype=torch.int64)), (x[:2],))
+    write_onnx(tmp_path / "a.onnx", compressed, (x[:2],))
+    shipped = torch.from_numpy(open_onnx(tmp_path / "a.onnx").run((x.numpy(),)))
+    with torch.no_grad():
+        assert torch.nn.functional.cosine_similarity(shipped, model(x)).min() > 0.98
+    stored = {
+        t.name for t in onnx.load(tmp_path / "a.onnx").graph.initializer if t.data_type == TensorProto.UINT8
+    }
+    assert any("block.linear1" in name for name in stored)

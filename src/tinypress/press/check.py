@@ -73,7 +73,7 @@ def check_recipes(task: Task, recipes: Sequence[Recipe], names: Sequence[str]) -
 
 
 def check_model(task: Task) -> None:
-    """Check that the weights are finite and that the network answers its example with one tensor.
+    """Check that the weights are finite float32 and that the network answers its example with one tensor.
 
     Raises:
         ModelError: it does not.
@@ -84,11 +84,21 @@ def check_model(task: Task) -> None:
             raise ModelError(
                 call, f"parameter {name!r} holds NaN or infinity", "Train again or load sound weights"
             )
+        if parameter.is_floating_point() and parameter.dtype != torch.float32:
+            raise ModelError(
+                call,
+                f"parameter {name!r} is {str(parameter.dtype).removeprefix('torch.')}, and the shipped file "
+                "computes in float32",
+                "Give model.float(), and float32 inputs",
+            )
     model = copy_model(task.model)
     outputs = check_example(call, model, task.example_inputs)
-    if not isinstance(forward_eval(model, task.example_inputs), Tensor):
+    returned = forward_eval(model, task.example_inputs)
+    if not isinstance(returned, Tensor):
         raise ModelError(
-            call, f"forward() returns {len(outputs)} tensors, not a tensor", "Wrap it so that it returns one"
+            call,
+            f"forward() returns a {type(returned).__name__} with {len(outputs)} tensors in it, not a tensor",
+            "Wrap it in a module that returns the one to be judged",
         )
 
 

@@ -114,7 +114,10 @@ def compare_compression_techniques(
     fresh: bool = False,
     progress: Progress = silent,
 ) -> Receipt:
-    """Press ``task`` by every standard recipe and return the receipt; see ``press`` for the arguments."""
+    """Press ``task`` by every standard recipe that fits it and return the receipt.
+
+    What is left out is said in the receipt's findings; see ``press`` for the arguments.
+    """
     return press(
         task,
         standard_recipes(task),
@@ -125,5 +128,6 @@ def compare_compression_techniques(
         latency_threads=latency_threads,
         tolerance=tolerance,
         fresh=fresh,
+        skip_inapplicable=True,
         progress=progress,
     )

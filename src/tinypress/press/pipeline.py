@@ -18,6 +18,7 @@ from tinypress.facts import Compressed
 from tinypress.files import canonical, sha256, write_json
 from tinypress.measure.machine import machine
 from tinypress.measure.quality import NamedMetric
+from tinypress.press.applicable import applicable
 from tinypress.press.check import check_arguments, check_model, check_recipes, metric_of
 from tinypress.press.choose import choose, pareto
 from tinypress.press.engine import Engine
@@ -34,7 +35,7 @@ from tinypress.press.recipe import Recipe, Shipment, Student
 from tinypress.press.run_folder import RunFolder, open_run, read_receipt
 from tinypress.press.steps import Bench, apply_step, check_task
 from tinypress.press.threads import torch_threads
-from tinypress.receipt import Candidate, Machine, Receipt, Tolerance
+from tinypress.receipt import Candidate, Finding, Machine, Receipt, Tolerance
 from tinypress.ship import write_onnx
 from tinypress.task import Task
 from tinypress.train.loop import Progress, silent
@@ -53,6 +54,7 @@ def press(
     latency_threads: int = 1,
     tolerance: float | None = None,
     fresh: bool = False,
+    skip_inapplicable: bool = False,
     progress: Progress = silent,
 ) -> Receipt:
     """Press ``task`` by each recipe into the folder ``out``; one recipe must be the baseline.
@@ -61,6 +63,7 @@ def press(
         threads: of training and calibration; results depend on it to the last bit.
         tolerance: acceptable loss in quality; by default the task's.
         fresh: start over where ``out`` holds an earlier run; otherwise that run is continued.
+        skip_inapplicable: leave out recipes whose technique refuses this network, with a finding that says why.
 
     Raises:
         InputError: an argument out of range, or one of its kinds RecipeError, TaskError, ModelError, DataError:
@@ -76,6 +79,9 @@ def press(
     for recipe in recipes:
         check_task(bench, recipe)
     check_model(task)
+    left_out: tuple[Finding, ...] = ()
+    if skip_inapplicable:
+        recipes, left_out = applicable(task, recipes, seed)
     identity = {
         "task": task.name,
         "model": _weights_hash(task),
@@ -110,7 +116,9 @@ def press(
             ),
         )
         control_of = {r.name: r.control_of for r in recipes if r.control_of is not None}
-        receipt = receipt.model_copy(update={"findings": control_findings(receipt, control_of)}).sealed()
+        receipt = receipt.model_copy(
+            update={"findings": (*left_out, *control_findings(receipt, control_of))}
+        ).sealed()
         write_json(folder.receipt_path, receipt.model_dump(mode="json"))
         return receipt
 

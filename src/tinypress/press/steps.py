@@ -11,7 +11,7 @@ from torch import nn
 from tinypress.distill import MatchingLoss, train_with_distillation
 from tinypress.errors import InputError, ModelError, TaskError
 from tinypress.facts import Change, Compressed
-from tinypress.layers import rebuild, structure
+from tinypress.layers import owned_tensors, rebuild, structure
 from tinypress.press.engine import Engine
 from tinypress.press.recipe import Distill, Magnitude, Quantize, Recipe, Recover, Shrink, Step, Student
 from tinypress.protocols import Loss
@@ -115,18 +115,27 @@ def _student(step: Student, bench: Bench) -> Compressed:
     smaller = shrink_model(bench.task.model, step.ratio, bench.task.example_inputs)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(bench.seed)
-        student = rebuild(_built(step, bench.task), structure(smaller.model))
-        for layer in student.modules():
-            reset = getattr(layer, "reset_parameters", None)
-            if callable(reset):
-                reset()
-            elif next(layer.parameters(recurse=False), None) is not None:
-                raise ModelError(
-                    f"student(ratio={step.ratio})",
-                    f"{type(layer).__name__} has parameters but no reset_parameters()",
-                    "Add that method, so that a smaller network can be initialised",
-                )
+        built = _built(step, bench.task)
+        student = rebuild(built, structure(smaller.model))
+        as_built = dict(built.named_modules())
+        for name, layer in student.named_modules():
+            _initialise(layer, as_built[name], f"student(ratio={step.ratio})")
     return Compressed(student, smaller.changes, smaller.notes)
+
+
+def _initialise(layer: nn.Module, as_built: nn.Module, call: str) -> None:
+    """Start a layer that became smaller from new random numbers; one of full size keeps those of build()."""
+    shapes = {name: x.shape for name, x in owned_tensors(layer).items()}
+    if shapes == {name: x.shape for name, x in owned_tensors(as_built).items()}:
+        return
+    reset = getattr(layer, "reset_parameters", None)
+    if not callable(reset):
+        raise ModelError(
+            call,
+            f"{type(layer).__name__} has parameters but no reset_parameters()",
+            "Add that method, so that a smaller network can be initialised",
+        )
+    reset()
 
 
 def _built(step: Student, task: Task) -> nn.Module:

@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 import onnx
+import onnx.shape_inference
 from onnx import TensorProto, helper
 
 from tinypress.errors import DataError
@@ -28,7 +29,9 @@ def observed_names(graph: onnx.GraphProto, weights: Collection[str]) -> tuple[st
 
     The output of a product whose only reader is a Relu is left out: the kernel clamps in the same step.
     """
-    constants = {tensor.name for tensor in graph.initializer}
+    constants = {tensor.name for tensor in graph.initializer} | {
+        name for node in graph.node if node.op_type == "Constant" for name in node.output
+    }
     readers: dict[str, list[onnx.NodeProto]] = {}
     for node in graph.node:
         for name in node.input:
@@ -58,6 +61,16 @@ def observed_names(graph: onnx.GraphProto, weights: Collection[str]) -> tuple[st
     return tuple(dict.fromkeys(passed.get(name, name) for name in chosen))
 
 
+def _only_float(proto: onnx.ModelProto, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of ``names`` that hold float32: sums and concatenations also reckon with shapes and positions."""
+    graph = onnx.shape_inference.infer_shapes(proto).graph
+    types = {
+        value.name: value.type.tensor_type.elem_type
+        for value in (*graph.input, *graph.value_info, *graph.output)
+    }
+    return tuple(name for name in names if types.get(name) == TensorProto.FLOAT)
+
+
 def _adds_constant(node: onnx.NodeProto, constants: Collection[str]) -> bool:
     return node.op_type == "Add" and any(name in constants for name in node.input)
 
@@ -82,7 +95,7 @@ def calibrate(
     Raises:
         DataError: a value became NaN or infinite on the calibration samples.
     """
-    names = observed_names(proto.graph, weights)
+    names = _only_float(proto, observed_names(proto.graph, weights))
     observed = onnx.ModelProto()
     observed.CopyFrom(proto)
     for name in names:
