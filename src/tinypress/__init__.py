@@ -2,8 +2,8 @@
 
 from tinypress.distill import DistillationLoss, train_with_distillation
 from tinypress.errors import TinypressError
-from tinypress.facts import Compressed, QuantizedWeight
-from tinypress.measure.weights import CompressionMetrics
+from tinypress.facts import Change, Compressed, Note, QuantizedWeight
+from tinypress.measure.weights import CompressionMetrics, ModelSize, ParameterCount
 from tinypress.press.compare import compare_compression_techniques
 from tinypress.press.engine import Engine
 from tinypress.press.pipeline import press
@@ -15,15 +15,21 @@ from tinypress.receipt import Receipt
 from tinypress.shrink import compute_neuron_importance, prune_layer_neurons
 from tinypress.task import Split, Task, split_from
 from tinypress.tasks.find import find_task
+from tinypress.train.loop import Schedule
 
 __all__ = [
+    "Change",
     "Compressed",
     "CompressionMetrics",
     "DistillationLoss",
     "Engine",
+    "ModelSize",
+    "Note",
+    "ParameterCount",
     "QuantizedWeight",
     "Receipt",
     "Recipe",
+    "Schedule",
     "Split",
     "Task",
     "TinypressError",

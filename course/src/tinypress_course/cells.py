@@ -1,0 +1,101 @@
+"""Read a module's percent script: its cells, what each is for, and the definitions that make up the learner's work."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+import jupytext
+
+Role = Literal["text", "imports", "solution", "test", "other"]
+COURSE_IMPORT = "tinypress_course.learn"
+
+
+class SourceError(ValueError):
+    """A module's file cannot be read as one."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell: its text, its role, and for solutions and tests its id and points."""
+
+    role: Role
+    text: str
+    grade_id: str = ""
+    points: float = 0.0
+    tags: tuple[str, ...] = ()
+
+
+def read_cells(path: Path) -> list[Cell]:
+    """The cells of a ``.py`` percent script or an ``.ipynb`` notebook.
+
+    Raises:
+        SourceError: there is no such file, or it is neither.
+    """
+    try:
+        notebook = jupytext.read(path)
+    except FileNotFoundError as error:
+        raise SourceError(f"{path} is missing: start the module again or give its folder") from error
+    except Exception as error:
+        raise SourceError(f"{path} cannot be read as a notebook ({type(error).__name__}: {error})") from error
+    return [_cell(each) for each in notebook.cells]
+
+
+def _cell(raw: Any) -> Cell:
+    grading = raw.metadata.get("nbgrader", {})
+    tags = tuple(raw.metadata.get("tags", ()))
+    role: Role = "other"
+    if raw.cell_type != "code":
+        role = "text"
+    elif grading.get("grade"):
+        role = "test"
+    elif grading.get("solution"):
+        role = "solution"
+    elif "imports" in tags:
+        role = "imports"
+    return Cell(role, raw.source, str(grading.get("grade_id", "")), float(grading.get("points", 0)), tags)
+
+
+def definitions(cells: list[Cell]) -> str:
+    """The learner's work as one Python file: imports, solutions, and helpers from cells of their own.
+
+    Of cells that are neither imports nor solutions only what cannot run anything is taken: imports, functions and
+    classes. What the course itself brings (``tinypress_course.learn``) and tagged cells stay out.
+
+    Raises:
+        SourceError: a cell is no Python.
+    """
+    parts = []
+    for cell in cells:
+        if cell.role in ("imports", "solution"):
+            _parse(cell)
+            parts.append(cell.text)
+        elif cell.role == "other" and not cell.tags:
+            kept = [node for node in _parse(cell).body if _is_definition(node)]
+            parts += [ast.get_source_segment(cell.text, node) or "" for node in kept]
+    return "\n\n\n".join(parts) + "\n"
+
+
+def load_definitions(path: Path, name: str = "learner") -> dict[str, Any]:
+    """Execute the definitions in ``path`` and return the namespace. This runs the learner's code."""
+    module = ModuleType(name)
+    source = definitions(read_cells(path))
+    exec(compile(source, f"<{path.name}>", "exec"), module.__dict__)
+    return module.__dict__
+
+
+def _is_definition(node: ast.stmt) -> bool:
+    if isinstance(node, ast.ImportFrom):
+        return node.module != COURSE_IMPORT
+    return isinstance(node, ast.Import | ast.FunctionDef | ast.ClassDef)
+
+
+def _parse(cell: Cell) -> ast.Module:
+    try:
+        return ast.parse(cell.text)
+    except SyntaxError as error:
+        what = cell.grade_id or "a cell of your own"
+        raise SourceError(f"line {error.lineno} of {what}: {error.msg}: {(error.text or '').strip()}") from error

@@ -1,0 +1,1 @@
+"""The promises of every function of the module, step by step."""

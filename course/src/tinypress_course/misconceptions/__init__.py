@@ -1,0 +1,1 @@
+"""Mistakes that people make with each function, to be recognised and named."""
