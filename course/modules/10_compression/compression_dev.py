@@ -12,6 +12,18 @@
 
 # %% [markdown]
 # # Compression: a trained network, small enough to ship
+#
+# A network is trained where memory and power are plenty. It has to run where they are not: in an app that
+# people download over a slow connection, in a camera without a fan, on a server that is paid for by the
+# millisecond, on a wrist, from a battery the size of a coin.
+#
+# In this module you write the techniques that close that gap. Then your own functions press a real network:
+# it tells seven shoulder exercises from the motion sensor of a smartwatch, it was trained on six people,
+# and it is tested on people that it has never seen. What you get to see was measured on the files that your
+# functions made.
+#
+# Each of the six steps goes the same way: **why**, **predict**, **write**, **measure**, **reflect**. Do
+# write your guess down before you measure. A wrong guess is what this module is for.
 
 # %% tags=["imports"]
 import copy
@@ -35,10 +47,48 @@ from tinypress_course.kit import (
 )
 
 # %% tags=["course"]
-from tinypress_course.learn import check
+from tinypress import Engine, find_task
+from tinypress_course import pictures
+from tinypress_course.bench import accuracy_of, bytes_of, press_and_show, time_of
+from tinypress_course.learn import check, claim, predict, record
 
 # %% [markdown]
 # # Step 1: Understanding model size
+#
+# ## Why
+#
+# A network is a list of numbers and a way to use them. The numbers are nearly all of the file. Before
+# anything can be made smaller, you have to know where they are, how many bytes each one takes, and which of
+# them matter.
+#
+# The constraint of this step: the smallest microcontrollers that run networks at all have about a megabyte
+# of flash for program and weights together, and a quarter of that in memory. The picture shows what each
+# layer of the watch network must hold while it runs, against that quarter.
+
+# %% tags=["given"]
+from tinypress_course.experiments.microcontroller import FLASH_BYTES, RAM_BYTES, activations_of
+
+watch = find_task("watch")
+held = activations_of(watch.model, watch.example_inputs[0][:1]).by_layer
+pictures.bars({name: size / 1024 for name, size in held.items()}, "KiB held by a layer, one byte a value")
+
+# %% [markdown]
+# ## Predict
+#
+# The network takes six motion channels over 128 moments, runs three convolutions, and gives seven numbers.
+# How large is its file, in kilobytes? Which share of the parameters, from 0 to 1, do the three convolutions
+# hold? Put your guess in place of the three dots.
+
+# %% tags=["predict"]
+predict(1, file_kilobytes=..., share_in_convolutions=...)
+
+# %% [markdown]
+# ## Write
+#
+# Three questions to ask of any network. A parameter is what training may change; a buffer, such as the
+# running mean of a batch norm, is kept in the file but not trained. What belongs to a layer is what it
+# holds itself, not what its children hold.
+
 
 # %% nbgrader={"grade": false, "grade_id": "count_parameters", "locked": false, "schema_version": 3, "solution": true, "task": false}
 class CompressionMetrics:
@@ -68,11 +118,13 @@ class CompressionMetrics:
         return ParameterCount(total=sum(by_layer.values()), trainable=trainable, by_layer=by_layer)
         ### END SOLUTION
 
+
 # %% nbgrader={"grade": true, "grade_id": "test_count_parameters", "locked": true, "points": 4, "schema_version": 3, "solution": false, "task": false}
 check(CompressionMetrics.count_parameters)
 ### BEGIN HIDDEN TESTS
 check(CompressionMetrics.count_parameters, hidden=True)
 ### END HIDDEN TESTS
+
 
 # %% nbgrader={"grade": false, "grade_id": "calculate_model_size", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def calculate_model_size(model: nn.Module, *, bits: int | None = None) -> ModelSize:
@@ -92,7 +144,10 @@ def calculate_model_size(model: nn.Module, *, bits: int | None = None) -> ModelS
     parameter_bytes = buffer_bytes = 0
     for name, module in model.named_modules():
         for parameter in module.parameters(recurse=False):
-            kind, size = str(parameter.dtype).removeprefix("torch."), parameter.numel() * parameter.element_size()
+            kind, size = (
+                str(parameter.dtype).removeprefix("torch."),
+                parameter.numel() * parameter.element_size(),
+            )
             if bits is not None and parameter.ndim >= 2 and parameter.is_floating_point():
                 kind, size = f"int{bits}", math.ceil(parameter.numel() * bits / 8)
             parameter_bytes += size
@@ -122,6 +177,7 @@ check(CompressionMetrics.calculate_model_size)
 ### BEGIN HIDDEN TESTS
 check(CompressionMetrics.calculate_model_size, hidden=True)
 ### END HIDDEN TESTS
+
 
 # %% nbgrader={"grade": false, "grade_id": "analyze_weight_distribution", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def analyze_weight_distribution(model: nn.Module, *, near_zero: float = 1e-3) -> dict[str, WeightSummary]:
@@ -169,7 +225,90 @@ check(CompressionMetrics.analyze_weight_distribution, hidden=True)
 ### END HIDDEN TESTS
 
 # %% [markdown]
+# ## Measure
+#
+# Now ask the real network, and compare the answer with the file that is written for it.
+
+# %% tags=["measure"]
+count = CompressionMetrics.count_parameters(watch.model)
+size = CompressionMetrics.calculate_model_size(watch.model)
+spread = CompressionMetrics.analyze_weight_distribution(watch.model)
+receipt = press_and_show(watch, [], "size")
+print(
+    f"{count.total} parameters, {size.total_bytes} bytes of values, {bytes_of(receipt, 'fp32')} bytes in the file"
+)
+for name, layer in spread.items():
+    print(
+        f"{name or 'all weights':12} {layer.count:7} weights, std {layer.std:.3f}, |w| <= 0.001: {layer.near_zero:.1%}"
+    )
+record(
+    1,
+    file_kilobytes=bytes_of(receipt, "fp32") / 1000,
+    share_in_convolutions=sum(n for name, n in count.by_layer.items() if name.startswith("conv"))
+    / count.total,
+    largest_layer=max(count.by_layer, key=count.by_layer.get),
+    bytes_per_parameter=size.parameter_bytes / count.total,
+)
+pictures.bars({name: n / 1000 for name, n in count.by_layer.items()}, "thousand parameters")
+
+# %% [markdown]
+# ## Reflect
+#
+# What does one parameter cost in the file, in bytes? Which layer would you press first? Give its name as a
+# word in quotes. What you claim is compared with what you measured.
+
+# %% tags=["reflect"]
+claim(1, bytes_per_parameter=..., largest_layer=...)
+
+# %% [markdown]
+# ## Where you meet this: machines with a megabyte
+#
+# TinyML is the name for networks on microcontrollers. Two budgets bind at the same time: the weights must
+# fit the flash, and the largest input and output of any layer, together, must fit the memory. A network may
+# meet the one and miss the other.
+
+# %% tags=["experiment"]
+peak = activations_of(watch.model, watch.example_inputs[0][:1]).peak_bytes
+weights = CompressionMetrics.calculate_model_size(watch.model, bits=8).total_bytes
+print(
+    f"with 8 bits a value: weights {weights / FLASH_BYTES:.1%} of 1 MiB of flash, peak {peak / RAM_BYTES:.1%} of 256 KiB"
+)
+
+# %% [markdown]
 # # Step 2: Magnitude pruning
+#
+# ## Why
+#
+# A weight near zero does little: what it multiplies hardly reaches the sum. So set the smallest to exactly
+# zero, and train on with the rest (Han and others, 2015). A tenth of the weights is often enough.
+#
+# The constraint of this step: an app store shows the size of a download, and people leave at the sight of
+# it. So the zeros have to make a *file* smaller, and whether they do depends on how the file is written.
+# Three patterns of zeros are drawn below. Single weights anywhere hurt accuracy the least and are the
+# hardest to use. Two of every four neighbours is what the sparse kernels of some graphics processors run.
+# Blocks are what simpler processors can skip.
+
+# %% tags=["given"]
+pictures.masks(watch.model.conv3.weight)
+
+# %% [markdown]
+# ## Predict
+#
+# You will set 80 % of the weights to zero, without any training afterwards. How many points of accuracy
+# does that cost? By which factor does the ordinary file get smaller? And from which sparsity on, as a
+# fraction, does a file pay off that stores only the kept weights, each with its place as a 32-bit number?
+
+# %% tags=["predict"]
+predict(2, points_lost_at_80_percent=..., onnx_times_smaller_at_90_percent=..., break_even_with_indices=...)
+
+# %% [markdown]
+# ## Write
+#
+# Sparsity is a fraction from 0 to 1 everywhere in this module. Somebody will hand your function 50 and mean
+# a half, and it must not quietly do something else: that is the first trap of this step. The second is
+# rounding: the number of weights to prune is rounded once, from the product, so that pruning in two halves
+# gives what pruning at once gives.
+
 
 # %% nbgrader={"grade": false, "grade_id": "calculate_sparsity", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def calculate_sparsity(module_or_tensor: nn.Module | torch.Tensor) -> float:
@@ -194,11 +333,13 @@ def calculate_sparsity(module_or_tensor: nn.Module | torch.Tensor) -> float:
     return zeros / total if total else 0.0
     ### END SOLUTION
 
+
 # %% nbgrader={"grade": true, "grade_id": "test_calculate_sparsity", "locked": true, "points": 4, "schema_version": 3, "solution": false, "task": false}
 check(calculate_sparsity)
 ### BEGIN HIDDEN TESTS
 check(calculate_sparsity, hidden=True)
 ### END HIDDEN TESTS
+
 
 # %% nbgrader={"grade": false, "grade_id": "prune_weights_by_magnitude", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def prune_weights_by_magnitude(layer: nn.Module, sparsity: float) -> Compressed:
@@ -227,11 +368,13 @@ def prune_weights_by_magnitude(layer: nn.Module, sparsity: float) -> Compressed:
     return Compressed(pruned, changes=(change,), pruned=frozenset({"weight"}))
     ### END SOLUTION
 
+
 # %% nbgrader={"grade": true, "grade_id": "test_prune_weights_by_magnitude", "locked": true, "points": 8, "schema_version": 3, "solution": false, "task": false}
 check(prune_weights_by_magnitude)
 ### BEGIN HIDDEN TESTS
 check(prune_weights_by_magnitude, hidden=True)
 ### END HIDDEN TESTS
+
 
 # %% nbgrader={"grade": false, "grade_id": "prune_model_by_magnitude", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def prune_model_by_magnitude(model: nn.Module, sparsity: float, *, scope: str = "global") -> Compressed:
@@ -265,13 +408,15 @@ def prune_model_by_magnitude(model: nn.Module, sparsity: float, *, scope: str = 
     else:
         zeroed = [prune_weights_by_magnitude(layer, sparsity).model.weight for layer in layers.values()]
     with torch.no_grad():
-        for layer, values in zip(layers.values(), zeroed):
+        for layer, values in zip(layers.values(), zeroed, strict=True):
             layer.weight.copy_(values.view_as(layer.weight))
     changes = tuple(
-        Change(name, "sparsity", before[name], calculate_sparsity(layer.weight)) for name, layer in layers.items()
+        Change(name, "sparsity", before[name], calculate_sparsity(layer.weight))
+        for name, layer in layers.items()
     )
     return Compressed(pruned, changes=changes, pruned=frozenset(f"{name}.weight" for name in layers))
     ### END SOLUTION
+
 
 # %% nbgrader={"grade": true, "grade_id": "test_prune_model_by_magnitude", "locked": true, "points": 8, "schema_version": 3, "solution": false, "task": false}
 check(prune_model_by_magnitude)
@@ -280,7 +425,118 @@ check(prune_model_by_magnitude, hidden=True)
 ### END HIDDEN TESTS
 
 # %% [markdown]
+# ## Measure
+#
+# Your function prunes the real network at rising sparsity, and each result is written to a file, run, and
+# measured. No training follows yet: this is what the zeros alone do. With `archive`, the same network is
+# written a second time into a file that stores one bit for every place and only the weights that are kept.
+
+# %% tags=["measure"]
+mine = Engine(score=prune_weights_by_magnitude, name="mine")
+sparsities = (0.3, 0.5, 0.7, 0.8, 0.9)
+recipes = [
+    Recipe(
+        name=f"s{s:.0%}".rstrip("%"),
+        steps=({"technique": "magnitude", "sparsity": s},),
+        ship=("onnx", "archive"),
+    )
+    for s in sparsities
+]
+recipes.append(
+    Recipe(
+        name="random", steps=({"technique": "magnitude", "sparsity": 0.8, "score": "random"},), role="control"
+    )
+)
+sweep = press_and_show(watch, recipes, "pruning", engine=mine)
+pictures.curve(
+    {"by magnitude": {s: accuracy_of(sweep, f"s{s:.0%}".rstrip("%")) for s in sparsities}},
+    "sparsity",
+    "accuracy on validation, %",
+    ("before pruning", accuracy_of(sweep, "fp32")),
+)
+
+# %% [markdown]
+# Why do zeros alone save nothing? A float32 zero takes four bytes like any other number. A sparse file
+# leaves zeros out, but then it must say where the kept ones belong, and that costs bytes too. Two ways are
+# measured here on files: with a 32-bit index for every kept weight, and with one bit for every place. The
+# break-even is the sparsity at which a sparse file is as small as the plain one.
+
+# %% tags=["measure"]
+from tinypress_course.sparse_files import break_even, file_bytes
+
+kept_as = {"plain": {}, "index for each kept weight": {}, "one bit for each place": {}}
+for s in (0.0, 0.02, 0.05, 0.1, 0.3, 0.5, 0.7, 0.9):
+    matrix = prune_weights_by_magnitude(watch.model.conv3, s).model.weight.detach().flatten(1)
+    for name, size in zip(kept_as, file_bytes(matrix), strict=True):
+        kept_as[name][s] = size / 1000
+with_indices = break_even(kept_as["plain"], kept_as["index for each kept weight"])
+with_bits = break_even(kept_as["plain"], kept_as["one bit for each place"])
+record(
+    2,
+    points_lost_at_80_percent=accuracy_of(sweep, "fp32") - accuracy_of(sweep, "s80"),
+    onnx_times_smaller_at_90_percent=bytes_of(sweep, "fp32") / bytes_of(sweep, "s90"),
+    break_even_with_indices=with_indices,
+    break_even_with_bits=with_bits,
+    zeros_alone_shrink_the_onnx_file=bytes_of(sweep, "s90") < bytes_of(sweep, "fp32"),
+    archive_time_ratio=time_of(sweep, "s90.archive"),
+)
+pictures.curve(kept_as, "sparsity", "kB on disk, conv3 alone")
+
+# %% [markdown]
+# ## Reflect
+#
+# Do zeros alone make the ONNX file smaller, True or False? From which sparsity on does each kind of sparse
+# file pay off? Look at the time of the archive as well: a file that is smaller need not be faster, and here
+# it is unpacked before it runs.
+
+# %% tags=["reflect"]
+claim(2, zeros_alone_shrink_the_onnx_file=..., break_even_with_indices=..., break_even_with_bits=...)
+
+# %% [markdown]
 # # Step 3: Quantization
+#
+# ## Why
+#
+# A float32 weight spends 32 bits to be one of four billion numbers. Eight bits tell 256 apart, and for most
+# layers that is plenty. Four times smaller, which is 75 % less, and the sums can be done in whole numbers,
+# which small processors do with less energy.
+#
+# The constraint of this step: a smartwatch runs its sensor network all day, and moving a byte from memory
+# costs far more energy than multiplying it. The picture shows the weights of one layer as they are, and
+# after they have been squeezed into 16 and into 4 levels.
+
+
+# %% tags=["given"]
+def levels(weight, bits):
+    """The nearest of 2**bits - 1 evenly spaced values; a drawing aid."""
+    width = weight.abs().max() / (2 ** (bits - 1) - 1)
+    return torch.round(weight / width) * width
+
+
+layer = watch.model.conv2.weight.detach()
+pictures.steps_of(layer, {"4 bits": levels(layer, 4), "2 bits": levels(layer, 2)})
+
+# %% [markdown]
+# ## Predict
+#
+# How many times smaller does the file of the watch network get with 8 bits for weights and activations? How
+# many points of accuracy does that cost? And one weight of a channel is made fifty times larger: by which
+# factor does the error of all the *other* channels grow, if the whole layer shares one scale?
+
+# %% tags=["predict"]
+predict(3, int8_times_smaller=..., int8_points_lost=..., outlier_error_grows_times=...)
+
+# %% [markdown]
+# ## Write
+#
+# A scale says how much one step is worth, and a zero point says which whole number stands for 0.0. Round to
+# the nearest whole number first, then add the zero point, then keep the result in range.
+#
+# Two traps wait here. Pruned zeros must come back as exactly 0.0: an affine scale fitted to the smallest
+# and the largest weight, without regard to zero, turns every pruned zero into a small number, and the
+# sparsity of step 2 is gone. And a layer whose weights are all equal has a range of width zero: dividing by
+# it gives NaN.
+
 
 # %% nbgrader={"grade": false, "grade_id": "quantize_layer_weights", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def quantize_layer_weights(
@@ -300,7 +556,9 @@ def quantize_layer_weights(
     ### BEGIN SOLUTION
     weight = getattr(layer, "weight", None)
     if not isinstance(weight, torch.Tensor) or not weight.is_floating_point():
-        raise ValueError(f"quantize_layer_weights({type(layer).__name__}): the layer has no floating-point weight")
+        raise ValueError(
+            f"quantize_layer_weights({type(layer).__name__}): the layer has no floating-point weight"
+        )
     if isinstance(bits, bool) or not isinstance(bits, int) or not 2 <= bits <= 8:
         raise ValueError(f"quantize_layer_weights(bits={bits}): give a whole number from 2 to 8")
     if scheme not in ("symmetric", "affine"):
@@ -326,11 +584,13 @@ def quantize_layer_weights(
     return QuantizedWeight(pack(q.long(), bits), tuple(weight.shape), bits, scheme, axis, scale, zero_point)
     ### END SOLUTION
 
+
 # %% nbgrader={"grade": true, "grade_id": "test_quantize_layer_weights", "locked": true, "points": 12, "schema_version": 3, "solution": false, "task": false}
 check(quantize_layer_weights)
 ### BEGIN HIDDEN TESTS
 check(quantize_layer_weights, hidden=True)
 ### END HIDDEN TESTS
+
 
 # %% nbgrader={"grade": false, "grade_id": "dequantize_layer_weights", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def dequantize_layer_weights(quantized: QuantizedWeight) -> torch.Tensor:
@@ -353,6 +613,7 @@ def dequantize_layer_weights(quantized: QuantizedWeight) -> torch.Tensor:
     return (rows.float() * quantized.scale.view(-1, 1)).view(quantized.shape)
     ### END SOLUTION
 
+
 # %% nbgrader={"grade": true, "grade_id": "test_dequantize_layer_weights", "locked": true, "points": 4, "schema_version": 3, "solution": false, "task": false}
 check(dequantize_layer_weights)
 ### BEGIN HIDDEN TESTS
@@ -360,7 +621,136 @@ check(dequantize_layer_weights, hidden=True)
 ### END HIDDEN TESTS
 
 # %% [markdown]
+# ## Measure
+#
+# Your `quantize_layer_weights` now packs the real network. At 8 bits the activations are quantized as well
+# and the file runs in whole numbers; below that only the weights are packed, into an archive.
+
+# %% tags=["measure"]
+mine = Engine(quantize=quantize_layer_weights, name="mine")
+recipes = [Recipe(name="int8", steps=({"technique": "quantize", "bits": 8},))]
+recipes += [
+    Recipe(name=f"int{bits}", steps=({"technique": "quantize", "bits": bits},), ship=("archive",))
+    for bits in (6, 4, 3, 2)
+]
+recipes.append(
+    Recipe(
+        name="int4-one-scale",
+        steps=({"technique": "quantize", "bits": 4, "per_channel": False},),
+        ship=("archive",),
+    )
+)
+bits_sweep = press_and_show(watch, recipes, "quantization", engine=mine)
+
+# %% [markdown]
+# What does an outlier do? One weight in one channel grows fifty times. With one scale for the whole layer,
+# every channel pays for it; with a scale for each channel, only that one does.
+
+
+# %% tags=["measure"]
+def error_of_others(layer, per_channel):
+    """The root mean square error of all channels but the first, after quantizing to 8 bits and back."""
+    back = dequantize_layer_weights(quantize_layer_weights(layer, 8, per_channel=per_channel))
+    return (back - layer.weight.detach())[1:].square().mean().sqrt().item()
+
+
+plain = copy.deepcopy(watch.model.conv2)
+spiked = copy.deepcopy(watch.model.conv2)
+with torch.no_grad():
+    spiked.weight[0, 0, 0] = 50 * spiked.weight.abs().max()
+grows = {
+    who: error_of_others(spiked, each) / error_of_others(plain, each)
+    for who, each in (("layer", False), ("channel", True))
+}
+within = [
+    b
+    for b in (8, 6, 4, 3, 2)
+    if accuracy_of(bits_sweep, "fp32") - accuracy_of(bits_sweep, "int8" if b == 8 else f"int{b}")
+    <= watch.tolerance
+]
+record(
+    3,
+    int8_times_smaller=bytes_of(bits_sweep, "fp32") / bytes_of(bits_sweep, "int8"),
+    int8_points_lost=accuracy_of(bits_sweep, "fp32") - accuracy_of(bits_sweep, "int8"),
+    outlier_error_grows_times=grows["layer"],
+    outlier_error_grows_times_per_channel=grows["channel"],
+    fewest_bits_within_tolerance=min(within, default=32),
+    per_channel_contains_an_outlier=grows["channel"] < 1.01,
+)
+pictures.curve(
+    {"a scale for each channel": {b: accuracy_of(bits_sweep, f"int{b}") for b in (8, 6, 4, 3, 2)}},
+    "bits for a weight",
+    "accuracy on validation, %",
+    ("float", accuracy_of(bits_sweep, "fp32")),
+)
+
+# %% [markdown]
+# Now the trap itself. A pruned layer is quantized with an affine scale that ignores zero, the way it is
+# often first written, and then with your function. How much of the sparsity is left?
+
+# %% tags=["measure"]
+pruned_layer = prune_weights_by_magnitude(watch.model.conv3, 0.8).model
+careless = pruned_layer.weight.detach()
+step_size = (careless.max() - careless.min()) / 255
+careless = torch.round((careless - careless.min()) / step_size) * step_size + careless.min()
+careful = dequantize_layer_weights(quantize_layer_weights(pruned_layer, 8, scheme="affine"))
+print(
+    f"zeros before {calculate_sparsity(pruned_layer):.1%}, careless {calculate_sparsity(careless):.1%}, "
+    f"yours {calculate_sparsity(careful):.1%}"
+)
+record(
+    3,
+    zeros_left_by_careless_affine=calculate_sparsity(careless),
+    zeros_left_by_yours=calculate_sparsity(careful),
+)
+
+# %% [markdown]
+# ## Reflect
+#
+# Which is the smallest number of bits that stays within the tolerance of the task? Does a scale for each
+# channel keep an outlier's damage to its own channel, True or False?
+
+# %% tags=["reflect"]
+claim(3, fewest_bits_within_tolerance=..., per_channel_contains_an_outlier=...)
+
+# %% [markdown]
 # # Step 4: Knowledge distillation
+#
+# ## Why
+#
+# A label says "biceps curl" and nothing else. A trained network says: mostly a curl, a little like a row,
+# not at all like a rotation. A small network that learns from that learns more from every sample (Hinton,
+# Vinyals and Dean, 2015). The temperature flattens what the teacher says, so that the small numbers can be
+# seen at all.
+#
+# The constraint of this step: the small network has fewer weights, the same data, and the same hour of
+# training. So the question is never whether the student learned. It is whether it learned more than the
+# same student *without* a teacher.
+
+# %% tags=["given"]
+sample = watch.validation.inputs[0][:64]
+with torch.no_grad():
+    answers = watch.model.eval()(sample)
+doubtful = answers.softmax(1).max(1).values.argmin()
+pictures.softened(answers[doubtful], (1, 2, 4, 8), watch.classes)
+
+# %% [markdown]
+# ## Predict
+#
+# A student of half the width, which has about a quarter of the weights, is taught by the watch network. How
+# many points of accuracy on validation does it gain over the same student trained on the labels alone? A
+# negative number means a loss.
+
+# %% tags=["predict"]
+predict(4, teacher_gain_points=...)
+
+# %% [markdown]
+# ## Write
+#
+# The loss compares two distributions at the same temperature, and equal logits must cost nothing. The soft
+# part's gradient gets smaller by the square of the temperature: the loss multiplies it back, so that
+# `alpha` means the same at every T.
+
 
 # %% nbgrader={"grade": false, "grade_id": "DistillationLoss", "locked": false, "schema_version": 3, "solution": true, "task": false}
 class DistillationLoss(nn.Module):
@@ -402,11 +792,13 @@ class DistillationLoss(nn.Module):
         return self.alpha * self.temperature**2 * soft + (1 - self.alpha) * hard
         ### END SOLUTION
 
+
 # %% nbgrader={"grade": true, "grade_id": "test_DistillationLoss", "locked": true, "points": 8, "schema_version": 3, "solution": false, "task": false}
 check(DistillationLoss)
 ### BEGIN HIDDEN TESTS
 check(DistillationLoss, hidden=True)
 ### END HIDDEN TESTS
+
 
 # %% nbgrader={"grade": false, "grade_id": "train_with_distillation", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def train_with_distillation(
@@ -430,7 +822,9 @@ def train_with_distillation(
     with torch.no_grad():
         taught, judged = teacher(*train.inputs), teacher(*validation.inputs)
     keep = after_step(student) if after_step is not None else None
-    optimizer = torch.optim.AdamW(student.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay)
+    optimizer = torch.optim.AdamW(
+        student.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay
+    )
     batches = max(1, math.ceil(len(train) / schedule.batch_size) - (len(train) % schedule.batch_size == 1))
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, schedule.epochs * batches)
     order = torch.Generator().manual_seed(schedule.seed)
@@ -443,7 +837,9 @@ def train_with_distillation(
             part = train.take(some)
             value = loss(student(*part.inputs), taught[some], part.targets)
             if not torch.isfinite(value):
-                raise ValueError(f"train_with_distillation: the loss is {value.item()}; lower the learning rate")
+                raise ValueError(
+                    f"train_with_distillation: the loss is {value.item()}; lower the learning rate"
+                )
             optimizer.zero_grad()
             value.backward()
             nn.utils.clip_grad_norm_(student.parameters(), 5.0)
@@ -457,8 +853,11 @@ def train_with_distillation(
         if value < best:
             best, best_state = value, copy.deepcopy(student.state_dict())
     student.load_state_dict(best_state)
-    return Compressed(student.eval(), changes=(Change("", "distillation steps", 0, schedule.epochs * batches),))
+    return Compressed(
+        student.eval(), changes=(Change("", "distillation steps", 0, schedule.epochs * batches),)
+    )
     ### END SOLUTION
+
 
 # %% nbgrader={"grade": true, "grade_id": "test_train_with_distillation", "locked": true, "points": 10, "schema_version": 3, "solution": false, "task": false}
 check(train_with_distillation)
@@ -467,7 +866,102 @@ check(train_with_distillation, hidden=True)
 ### END HIDDEN TESTS
 
 # %% [markdown]
+# ## Measure
+#
+# Three seeds of each, because one could be luck: the student with your loss, and the control, the same
+# student trained on the labels. Each gets the same number of steps.
+
+
+# %% tags=["measure"]
+def accuracy_of_network(network):
+    """Accuracy on validation, 0 to 100, in PyTorch."""
+    with torch.no_grad():
+        right = network(*watch.validation.inputs).argmax(1) == watch.validation.targets
+    return 100 * right.double().mean().item()
+
+
+def labels_alone(student, teacher, labels):
+    return nn.functional.cross_entropy(student, labels)
+
+
+gains = []
+for seed in range(3):
+    torch.manual_seed(seed)
+    student = type(watch.model)(width=32)
+    schedule = Schedule(epochs=8, learning_rate=1e-3, seed=seed)
+    results = {}
+    for name, loss in (("taught", DistillationLoss(4.0, 0.7)), ("alone", labels_alone)):
+        trained = train_with_distillation(
+            student, watch.model, watch.train, watch.validation, loss=loss, schedule=schedule
+        )
+        results[name] = accuracy_of_network(trained.model)
+    gains.append(results["taught"] - results["alone"])
+    print(f"seed {seed}: taught {results['taught']:.1f} %, alone {results['alone']:.1f} %")
+mean = sum(gains) / len(gains)
+spread_of_gains = max(gains) - min(gains)
+record(4, teacher_gain_points=mean, teacher_gain_spread=spread_of_gains, every_seed_gained=min(gains) > 0)
+pictures.bars({f"seed {seed}": gain for seed, gain in enumerate(gains)}, "points gained by the teacher")
+
+# %% [markdown]
+# ## Reflect
+#
+# Did the teacher help in every seed, True or False? If the gains differ more among the seeds than their
+# mean, three seeds cannot tell, and the honest sentence is "we cannot tell yet".
+
+# %% tags=["reflect"]
+claim(4, every_seed_gained=...)
+
+# %% [markdown]
+# ## Where you meet this: DistilBERT
+#
+# DistilBERT keeps every second layer of a language model, starts from the teacher's own weights, and lets
+# the teacher teach: its authors report a network 40 % smaller and 60 % faster that keeps 97 % of the
+# quality (Sanh and others, 2019). The same move on a small network of six blocks, with its control: the
+# same half-depth network from scratch, without the teacher.
+
+# %% tags=["experiment"]
+from tinypress_course.bench import RUNS
+from tinypress_course.experiments.half_the_layers import halve
+
+halved = halve(watch, RUNS / "half-the-layers")
+for name, size in halved.file_bytes.items():
+    print(
+        f"{name:12} {size / 1000:6.1f} kB, {halved.time_ratio[name]:.2f} of the time, {halved.accuracy[name]:.1f} %"
+    )
+
+# %% [markdown]
 # # Step 5: Structured pruning
+#
+# ## Why
+#
+# Zeros in a matrix are still multiplied. Remove a whole neuron and there is a row less to compute, in every
+# runtime and on every processor, with no sparse format at all (Li and others, 2017). But a neuron does not
+# stand alone: the batch norm after it has its mean, and the next layer has a column of weights that reads
+# it. All of them must go together, or the network breaks, which you will only see if you run it.
+#
+# The constraint of this step: an edge camera gets thirty pictures a second. What counts is milliseconds in
+# the runtime, not weights on paper. The picture shows three neurons of one layer, and where the next layer
+# reads them.
+
+# %% tags=["given"]
+pictures.cascade(watch.model.conv2.weight, watch.model.conv3.weight, (2, 7, 11))
+
+# %% [markdown]
+# ## Predict
+#
+# Half of the neurons of every hidden layer go. By which factor does the file get smaller? And what share of
+# the time is left, from 0 to 1?
+
+# %% tags=["predict"]
+predict(5, half_width_times_smaller=..., half_width_time_ratio=...)
+
+# %% [markdown]
+# ## Write
+#
+# `index_select` keeps some rows or columns. Where a convolution is followed by a flatten and a Linear, one
+# channel has several places in the Linear's input. Your function runs the examples through the network
+# before it gives it back: a network that was never run is a network that may not run.
+
 
 # %% nbgrader={"grade": false, "grade_id": "compute_neuron_importance", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def compute_neuron_importance(
@@ -482,7 +976,9 @@ def compute_neuron_importance(
     """
     ### BEGIN SOLUTION
     if not isinstance(layer, (nn.Linear, nn.Conv1d, nn.Conv2d)):
-        raise ValueError(f"compute_neuron_importance({type(layer).__name__}): give a linear layer or a convolution")
+        raise ValueError(
+            f"compute_neuron_importance({type(layer).__name__}): give a linear layer or a convolution"
+        )
     w = layer.weight.detach().double().flatten(1)
     if method == "l1":
         importance = w.abs().sum(1)
@@ -497,17 +993,21 @@ def compute_neuron_importance(
     elif method == "random":
         importance = torch.rand(len(w), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     else:
-        raise ValueError(f"compute_neuron_importance(method={method!r}): give l1, l2, variance, activation or random")
+        raise ValueError(
+            f"compute_neuron_importance(method={method!r}): give l1, l2, variance, activation or random"
+        )
     if not torch.isfinite(importance).all():
         raise ValueError("compute_neuron_importance: a weight is NaN or infinite")
     return importance.to(layer.weight.dtype)
     ### END SOLUTION
+
 
 # %% nbgrader={"grade": true, "grade_id": "test_compute_neuron_importance", "locked": true, "points": 4, "schema_version": 3, "solution": false, "task": false}
 check(compute_neuron_importance)
 ### BEGIN HIDDEN TESTS
 check(compute_neuron_importance, hidden=True)
 ### END HIDDEN TESTS
+
 
 # %% nbgrader={"grade": false, "grade_id": "prune_layer_neurons", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def prune_layer_neurons(
@@ -549,7 +1049,9 @@ def prune_layer_neurons(
     activations = None
     if importance == "activation" and calibration is not None:
         seen = []
-        hook = modules[layer].register_forward_hook(lambda module, inputs, output: seen.append(output.detach()))
+        hook = modules[layer].register_forward_hook(
+            lambda module, inputs, output: seen.append(output.detach())
+        )
         with torch.no_grad():
             pruned(*calibration)
         hook.remove()
@@ -567,7 +1069,9 @@ def prune_layer_neurons(
 
     cut(modules[layer], "weight", 0, keep)
     cut(modules[layer], "bias", 0, keep)
-    setattr(modules[layer], "out_features" if isinstance(modules[layer], nn.Linear) else "out_channels", len(keep))
+    setattr(
+        modules[layer], "out_features" if isinstance(modules[layer], nn.Linear) else "out_channels", len(keep)
+    )
     for module in following[: following.index(consumer)]:
         if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
             for name in ("weight", "bias", "running_mean", "running_var"):
@@ -582,6 +1086,7 @@ def prune_layer_neurons(
     return Compressed(pruned, changes=(Change(layer, "neurons", width, len(keep)),))
     ### END SOLUTION
 
+
 # %% nbgrader={"grade": true, "grade_id": "test_prune_layer_neurons", "locked": true, "points": 12, "schema_version": 3, "solution": false, "task": false}
 check(prune_layer_neurons)
 ### BEGIN HIDDEN TESTS
@@ -589,7 +1094,127 @@ check(prune_layer_neurons, hidden=True)
 ### END HIDDEN TESTS
 
 # %% [markdown]
+# ## Measure
+#
+# Your function shrinks the real network layer by layer, trained on for a few epochs afterwards; beside it
+# the control in which the neurons to remove are drawn by lot, and a network of that size from scratch.
+
+# %% tags=["measure"]
+mine = Engine(shrink=prune_layer_neurons, name="mine")
+recover = {"technique": "recover"}
+recipes = [
+    Recipe(name="half", steps=({"technique": "shrink", "ratio": 0.5},)),
+    Recipe(name="half-recovered", steps=({"technique": "shrink", "ratio": 0.5}, recover)),
+    Recipe(
+        name="half-random",
+        role="control",
+        control_of="half-recovered",
+        steps=({"technique": "shrink", "ratio": 0.5, "importance": "random"}, recover),
+    ),
+    Recipe(
+        name="small-dense",
+        role="control",
+        control_of="half-recovered",
+        steps=({"technique": "student", "ratio": 0.5}, recover),
+    ),
+]
+shrunk = press_and_show(watch, recipes, "shrinking", engine=mine)
+record(
+    5,
+    half_width_times_smaller=bytes_of(shrunk, "fp32") / bytes_of(shrunk, "half"),
+    half_width_time_ratio=time_of(shrunk, "half"),
+    points_between_importance_and_lot=accuracy_of(shrunk, "half-recovered")
+    - accuracy_of(shrunk, "half-random"),
+    importance_beat_the_lot=accuracy_of(shrunk, "half-recovered") > accuracy_of(shrunk, "half-random"),
+    points_between_shrunk_and_from_scratch=accuracy_of(shrunk, "half-recovered")
+    - accuracy_of(shrunk, "small-dense"),
+)
+pictures.trade_off(
+    {c.name: (time_of(shrunk, c.name), accuracy_of(shrunk, c.name)) for c in shrunk.candidates},
+    "time against the float network",
+    "accuracy on validation, %",
+)
+
+# %% [markdown]
+# ## Reflect
+#
+# By about which factor does the number of bytes fall when every width is halved, and why is it not two? Did
+# the choice by importance beat the lot, True or False? Say it as your measurement says it, even where that
+# is not what the book says.
+
+# %% tags=["reflect"]
+claim(5, half_width_times_smaller=..., importance_beat_the_lot=...)
+
+# %% [markdown]
+# ## Where you meet this: MobileNet, and searching for an architecture
+#
+# MobileNet splits each convolution into one that looks at places and one that mixes channels, which needs a
+# fraction of the multiplications (Howard and others, 2017). A network that was *designed* frugal leaves
+# less for pruning to take. Both are trained alike here. Compare how much the multiplications fall with how
+# much the time falls.
+
+# %% tags=["experiment"]
+from tinypress_course.experiments.separable import full_against_separable
+
+for name, each in full_against_separable(watch, RUNS / "separable").items():
+    print(
+        f"{name:10} {each.macs / 1e6:.2f} million MACs, {each.latency_ms * 1000:.0f} µs, "
+        f"{each.file_bytes / 1000:.1f} kB, {each.accuracy:.1f} %"
+    )
+
+# %% [markdown]
+# Half of every layer is only the simplest choice. Architecture search tries other widths of about the same
+# size and keeps the best on validation. The first row is the even cut; the others were drawn at random,
+# which is what a cleverer search has to beat.
+
+# %% tags=["experiment"]
+from tinypress_course.experiments.search import search_widths
+
+for found in search_widths(watch):
+    print(f"widths {found.widths}: {found.parameters} parameters, {found.accuracy:.1f} %")
+
+# %% [markdown]
 # # Step 6: Comparison and the pipeline
+#
+# ## Why
+#
+# Every technique looks good alone. An honest comparison puts all of them through the same files, the same
+# runtime and the same test, chooses on data that is not the test, and sets a control beside every claim:
+# the same number of zeros at random places, the same small network without its history. Then they are
+# combined, and the order matters.
+#
+# The constraints of this step are four places to ship to: a phone, where the download counts; an edge
+# camera, where time counts; a cloud bill, where time counts and is multiplied by millions; and a watch
+# battery, where energy counts. The picture is what you have so far.
+
+# %% tags=["given"]
+pictures.trade_off(
+    {c.name: (bytes_of(sweep, c.name) / 1000, accuracy_of(sweep, c.name)) for c in sweep.candidates}
+    | {
+        c.name: (bytes_of(bits_sweep, c.name) / 1000, accuracy_of(bits_sweep, c.name))
+        for c in bits_sweep.candidates
+    }
+    | {c.name: (bytes_of(shrunk, c.name) / 1000, accuracy_of(shrunk, c.name)) for c in shrunk.candidates},
+    "kB on disk",
+    "accuracy on validation, %",
+)
+
+# %% [markdown]
+# ## Predict
+#
+# Which of the candidates will be the smallest file within the tolerance: `"prune.archive"`, `"int8"`,
+# `"shrink"`, `"distill"` or `"prune+int8.archive"`? Which the fastest?
+
+# %% tags=["predict"]
+predict(6, smallest_within_tolerance=..., fastest_within_tolerance=...)
+
+# %% [markdown]
+# ## Write
+#
+# First the comparison, as recipes. Then a function that designs a pipeline for a budget: press no harder
+# than you must, and let each step that hurts be followed by one that heals. Quantize last, since training
+# would move the weights off their steps.
+
 
 # %% nbgrader={"grade": false, "grade_id": "compare_compression_techniques", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def compare_compression_techniques(task, out, *, engine=None, seed: int = 0):
@@ -616,17 +1241,24 @@ def compare_compression_techniques(task, out, *, engine=None, seed: int = 0):
         Recipe(name="shrink", steps=({"technique": "shrink", "ratio": 0.5}, recover)),
         Recipe(name="distill", steps=(small, {"technique": "distill"})),
         Recipe(name="prune+int8", steps=({**pruned, "sparsity": 0.9}, recover, int8), ship=both),
-        Recipe(name="prune-random", role="control", control_of="prune", steps=({**pruned, "score": "random"}, recover)),
+        Recipe(
+            name="prune-random",
+            role="control",
+            control_of="prune",
+            steps=({**pruned, "score": "random"}, recover),
+        ),
         Recipe(name="small-dense", role="control", control_of="distill", steps=(small, recover)),
     ]
     return press(task, recipes, out, engine=engine, seed=seed)
     ### END SOLUTION
+
 
 # %% nbgrader={"grade": true, "grade_id": "test_compare_compression_techniques", "locked": true, "points": 6, "schema_version": 3, "solution": false, "task": false}
 check(compare_compression_techniques)
 ### BEGIN HIDDEN TESTS
 check(compare_compression_techniques, hidden=True)
 ### END HIDDEN TESTS
+
 
 # %% nbgrader={"grade": false, "grade_id": "design_pipeline", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def design_pipeline(budget_bytes: int, float_bytes: int) -> Recipe:
@@ -661,8 +1293,100 @@ def design_pipeline(budget_bytes: int, float_bytes: int) -> Recipe:
     return Recipe(name="pipeline", steps=tuple(steps), ship=("archive",))
     ### END SOLUTION
 
+
 # %% nbgrader={"grade": true, "grade_id": "test_design_pipeline", "locked": true, "points": 8, "schema_version": 3, "solution": false, "task": false}
 check(design_pipeline)
 ### BEGIN HIDDEN TESTS
 check(design_pipeline, hidden=True)
 ### END HIDDEN TESTS
+
+# %% [markdown]
+# ## Measure
+#
+# All your functions together. This presses every recipe of your comparison with your own techniques, which
+# takes a minute or two.
+
+# %% tags=["measure"]
+mine = Engine(
+    score=prune_weights_by_magnitude,
+    quantize=quantize_layer_weights,
+    loss=DistillationLoss,
+    shrink=prune_layer_neurons,
+    name="mine",
+)
+receipt = compare_compression_techniques(watch, RUNS / "comparison", engine=mine)
+good = [
+    c
+    for c in receipt.candidates
+    if c.role != "control" and accuracy_of(receipt, "fp32") - accuracy_of(receipt, c.name) <= watch.tolerance
+]
+
+
+def best(candidates, cost):
+    """The cheapest, and all that cost at most 5 % more, since a difference that small is noise."""
+    least = min(cost(c) for c in candidates)
+    return " or ".join(sorted(c.name for c in candidates if cost(c) <= 1.05 * least))
+
+
+def milliseconds(candidate):
+    return candidate.latency_ms.median
+
+
+small = [c for c in good if c.artifact.bytes <= bytes_of(receipt, "fp32") / 3]
+record(
+    6,
+    smallest_within_tolerance=best(good, lambda c: c.artifact.bytes),
+    fastest_within_tolerance=best(good, milliseconds),
+    phone=best(good, lambda c: c.artifact.bytes),
+    edge_camera=best(good, milliseconds),
+    cloud_bill=best(good, milliseconds),
+    watch_battery=best(small or good, milliseconds),
+)
+pictures.trade_off(
+    {c.name: (c.artifact.bytes / 1000, accuracy_of(receipt, c.name)) for c in receipt.candidates},
+    "kB on disk",
+    "accuracy on validation, %",
+)
+
+# %% [markdown]
+# Now four places to ship to. A phone gets a tenth of the float file, an edge camera a third of it, and so
+# on. For each budget your `design_pipeline` writes the recipe and your functions carry it out: does the
+# file fit, and does it still work?
+
+# %% tags=["measure"]
+whole = bytes_of(receipt, "fp32")
+budgets = {"phone": 0.10, "edge_camera": 0.33, "cloud_bill": 1.2, "watch_battery": 0.06}
+for place, share in budgets.items():
+    designed = design_pipeline(int(share * whole), whole)
+    recipe = Recipe(name=place, steps=designed.steps, ship=designed.ship)
+    pressed = press_and_show(watch, [recipe], f"pipeline-{place}", engine=mine)
+    shipped = pressed.candidates[-1]
+    fits = shipped.artifact.bytes <= share * whole
+    lost = accuracy_of(pressed, "fp32") - accuracy_of(pressed, shipped.name)
+    print(
+        f"{place}: {shipped.artifact.bytes / 1000:.1f} of {share * whole / 1000:.1f} kB, "
+        f"{'fits' if fits else 'does not fit'}, {lost:.1f} points lost"
+    )
+    record(6, **{f"{place}_fits": fits})
+
+# %% [markdown]
+# ## Reflect
+#
+# Which candidate of your comparison would you ship to each place, by your own measurements? Name the file,
+# of those within the tolerance. For the phone the bytes count. For the camera and the cloud bill the time
+# counts. For the battery the time counts among the files of at most a third of the float bytes: less to
+# move, and less to do.
+
+# %% tags=["reflect"]
+claim(6, phone=..., edge_camera=..., cloud_bill=..., watch_battery=...)
+
+# %% [markdown]
+# # Where this leads
+#
+# *Kernels* make the arithmetic of step 3 fast: eight-bit products, several in one instruction, and sparse
+# kernels for the patterns of step 2. *Benchmarking* is the craft behind every number here: medians,
+# intervals, taking turns so that a busy machine hurts both sides alike. *Operations* begin when the file is
+# shipped: versions, watching the inputs drift, pressing again.
+#
+# Export your functions with `tito export 10_compression`, and put them beside the toolkit's with `tito
+# run`.

@@ -1,0 +1,1 @@
+"""Small measured experiments behind the ideas that people know by name."""
