@@ -86,7 +86,7 @@ def _explains(known: Misconception, case: Case, answer: Answer, wrong: Any) -> b
 
 def standing_in(known: Misconception) -> Mapping[str, Any]:
     """The functions of the module with the mistake in its place; all others are the toolkit's."""
-    right = {name: getattr(tinypress, name) for name in probes.PROBES if name not in METRICS}
+    right = {name: getattr(tinypress, name) for name in probes.PROBES if hasattr(tinypress, name)}
     if known.function in METRICS:
         return {**right, "CompressionMetrics": SimpleNamespace(**{known.function: known.implementation})}
     return {**right, "CompressionMetrics": tinypress.CompressionMetrics, known.function: known.implementation}

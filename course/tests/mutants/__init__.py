@@ -12,7 +12,7 @@ SOURCE = Path(__file__).parents[2] / "modules" / "10_compression" / "compression
 
 @dataclass(frozen=True)
 class Mutant:
-    """``old`` stands once in the cell that solves ``function``; ``new`` replaces it.
+    """``old`` stands once in the solution of ``function``; ``new`` replaces it.
 
     ``named`` are the names of misconceptions that describe it; empty where no known mistake is like it.
     """
@@ -25,7 +25,9 @@ class Mutant:
 
 def mutated(mutant: Mutant) -> str:
     """The module's definitions with the mutant in place."""
-    found = [c.text for c in read_cells(SOURCE) if mutant.old in c.text and f" {mutant.function}(" in c.text]
-    if len(found) != 1 or found[0].count(mutant.old) != 1:
-        raise ValueError(f"{mutant.function}: {mutant.old!r} stands {len(found)} times, or more than once in a cell")
-    return SOURCE.read_text().replace(found[0], found[0].replace(mutant.old, mutant.new))
+    cells = [cell.text for cell in read_cells(SOURCE) if cell.role == "solution"]
+    text = next(text for text in cells if f"def {mutant.function}(" in text or f"class {mutant.function}(" in text)
+    head, begin, body = text.partition("### BEGIN SOLUTION")
+    if body.count(mutant.old) != 1:
+        raise ValueError(f"{mutant.function}: {mutant.old!r} stands {body.count(mutant.old)} times")
+    return SOURCE.read_text().replace(text, head + begin + body.replace(mutant.old, mutant.new))

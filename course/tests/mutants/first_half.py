@@ -46,7 +46,7 @@ MUTANTS: tuple[Mutant, ...] = (
     _model('scope == "global"', "True", ("always together",)),
     _model('if scope == "global":', "if False:", ("never together",)),
     _model("copy.deepcopy(model)", "model", ("input changed",)),
-    _model("(nn.Linear, nn.Conv1d, nn.Conv2d)", "nn.Linear", ("no convolutions",)),
+    _model("isinstance(m, (nn.Linear, nn.Conv1d, nn.Conv2d))", "isinstance(m, nn.Linear)", ("no convolutions",)),
     _quantize("2**bits - 1", "2**bits", ("numbers counted instead of steps",)),
     _quantize("2 ** (bits - 1) - 1", "2 ** (bits - 1)", ("half the numbers counted instead of steps", "lopsided symmetric range")),
     _quantize("torch.round(rows / scale[:, None])", "torch.trunc(rows / scale[:, None])", ("cut off",)),
