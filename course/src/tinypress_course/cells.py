@@ -98,4 +98,6 @@ def _parse(cell: Cell) -> ast.Module:
         return ast.parse(cell.text)
     except SyntaxError as error:
         what = cell.grade_id or "a cell of your own"
-        raise SourceError(f"line {error.lineno} of {what}: {error.msg}: {(error.text or '').strip()}") from error
+        raise SourceError(
+            f"line {error.lineno} of {what}: {error.msg}: {(error.text or '').strip()}"
+        ) from error

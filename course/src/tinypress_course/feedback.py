@@ -37,7 +37,9 @@ class Feedback:
     written: bool = True
 
 
-def evaluate(function: str, functions: Mapping[str, Any], seed: int, *, hidden: bool = False) -> Feedback | None:
+def evaluate(
+    function: str, functions: Mapping[str, Any], seed: int, *, hidden: bool = False
+) -> Feedback | None:
     """Judge one function of ``functions`` in this process; None where it keeps all its promises."""
 
     def call(name: str, inputs: Mapping[str, Plain]) -> Answer:
@@ -72,8 +74,11 @@ def diagnose(verdict: Verdict, misconceptions: tuple[Misconception, ...]) -> tup
     explained: dict[int, int] = {}
     for at, known in enumerate(misconceptions):
         if known.function == verdict.function:
-            explained[at] = sum(_explains(known, failure.case, failure.answer, failure.check.wrong)
-                                for failure in verdict.failures)  # fmt: skip
+            explained[at] = sum(
+                _explains(known, case, answer, failure.check.wrong)
+                for failure in verdict.failures
+                for case, answer in ((failure.case, failure.answer), *failure.more)
+            )
     best = max(explained.values(), default=0)
     found = [misconceptions[at] for at, cases in explained.items() if cases == best and best]
     return tuple({known.says: known for known in found}.values())
@@ -94,7 +99,11 @@ def standing_in(known: Misconception) -> Mapping[str, Any]:
 
 def _alike(left: Plain, right: Plain, keys: tuple[str, ...] = ()) -> bool:
     if probes.is_error(left) or probes.is_error(right):
-        return probes.is_error(left) and probes.is_error(right) and left["error"] == right["error"] != NOT_WRITTEN
+        return (
+            probes.is_error(left)
+            and probes.is_error(right)
+            and left["error"] == right["error"] != NOT_WRITTEN
+        )
     return all(_equal(left.get(key), right.get(key)) for key in keys or {*left, *right})
 
 

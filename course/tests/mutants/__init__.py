@@ -26,7 +26,9 @@ class Mutant:
 def mutated(mutant: Mutant) -> str:
     """The module's definitions with the mutant in place."""
     cells = [cell.text for cell in read_cells(SOURCE) if cell.role == "solution"]
-    text = next(text for text in cells if f"def {mutant.function}(" in text or f"class {mutant.function}(" in text)
+    text = next(
+        text for text in cells if f"def {mutant.function}(" in text or f"class {mutant.function}(" in text
+    )
     head, begin, body = text.partition("### BEGIN SOLUTION")
     if body.count(mutant.old) != 1:
         raise ValueError(f"{mutant.function}: {mutant.old!r} stands {body.count(mutant.old)} times")

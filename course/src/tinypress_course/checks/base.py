@@ -57,12 +57,13 @@ class Check:
 
 @dataclass(frozen=True)
 class Failure:
-    """The smallest case on which a function breaks its promise."""
+    """The smallest case on which a function breaks its promise, and a few ``more`` that break it."""
 
     check: Check
     case: Case
     answer: Answer
     problem: str
+    more: tuple[tuple[Case, Answer], ...] = ()
 
 
 Call = Callable[[str, Mapping[str, Plain]], Answer]
@@ -96,11 +97,16 @@ def judge(function: str, checks: tuple[Check, ...], call: Call, seed: int, *, hi
     return Verdict(function, tuple(kept), tuple(failures))
 
 
-def first_failure(check: Check, call: Call, seed: int) -> Failure | None:
-    """The smallest case that breaks the check's promise."""
+def first_failure(check: Check, call: Call, seed: int, most: int = 4) -> Failure | None:
+    """The smallest case that breaks the check's promise, with the next ones up to ``most`` in all."""
+    broken: list[tuple[Case, Answer, str]] = []
     for case in check.cases(Draw(seed)):
         answer = call(check.function, case.inputs)
         problem = check.wrong(case, answer)
         if problem is not None:
-            return Failure(check, case, answer, problem)
-    return None
+            broken.append((case, answer, problem))
+        if len(broken) == most or "NotImplementedError" in answer.get("kinds", ()):
+            break
+    if not broken:
+        return None
+    return Failure(check, *broken[0], more=tuple((case, answer) for case, answer, _ in broken[1:]))

@@ -59,7 +59,9 @@ def close(left: Any, right: Any, tolerance: float = 1e-5) -> bool:
     if isinstance(left, Tensor) or isinstance(right, Tensor):
         if not (isinstance(left, Tensor) and isinstance(right, Tensor)) or left.shape != right.shape:
             return False
-        return torch.allclose(left.double(), right.double(), rtol=tolerance, atol=tolerance * 1e-2, equal_nan=True)
+        return torch.allclose(
+            left.double(), right.double(), rtol=tolerance, atol=tolerance * 1e-2, equal_nan=True
+        )
     if isinstance(left, bool) or isinstance(right, bool) or not isinstance(left, int | float):
         return type(left) is type(right) and bool(left == right)
     if not isinstance(right, int | float):

@@ -76,15 +76,24 @@ def _pruning(draw: Draw) -> Iterator[Case]:
     for sparsity in (0.25, 0.75, 0.4):  # round(1.5), round(4.5), round(2.4)
         shown = f"prune_weights_by_magnitude(Linear {short(row)}, {sparsity})"
         yield Case({"layer": linear(row, torch.tensor([0.01])), "sparsity": sparsity}, shown)
-    yield Case({"layer": _conv(draw), "sparsity": 0.7}, "prune_weights_by_magnitude(a Conv1d with 36 weights, 0.7)")
-    yield Case({"layer": linear(draw.normal(17, 13)), "sparsity": 0.9}, "prune_weights_by_magnitude(Linear [17 x 13], 0.9)")
+    yield Case(
+        {"layer": _conv(draw), "sparsity": 0.7}, "prune_weights_by_magnitude(a Conv1d with 36 weights, 0.7)"
+    )
+    yield Case(
+        {"layer": linear(draw.normal(17, 13)), "sparsity": 0.9},
+        "prune_weights_by_magnitude(Linear [17 x 13], 0.9)",
+    )
 
 
 def _pruning_hidden(draw: Draw) -> Iterator[Case]:
     for salt, sparsity in enumerate((0.11, 0.335, 0.5, 0.817)):
         layer = linear(draw.normal(5 + salt, 19, salt=salt), draw.normal(5 + salt, salt=99))
-        yield Case({"layer": layer, "sparsity": sparsity}, f"prune_weights_by_magnitude(another layer, {sparsity})")
-    yield Case({"layer": _conv(draw, 9, 7), "sparsity": 0.6}, "prune_weights_by_magnitude(another convolution, 0.6)")
+        yield Case(
+            {"layer": layer, "sparsity": sparsity}, f"prune_weights_by_magnitude(another layer, {sparsity})"
+        )
+    yield Case(
+        {"layer": _conv(draw, 9, 7), "sparsity": 0.6}, "prune_weights_by_magnitude(another convolution, 0.6)"
+    )
 
 
 def _pruning_ends(draw: Draw) -> Iterator[Case]:
@@ -93,12 +102,16 @@ def _pruning_ends(draw: Draw) -> Iterator[Case]:
         yield Case({"layer": linear(SMALL), "sparsity": sparsity}, shown)
     for sparsity in (0.0, 1.0):
         one = linear(torch.tensor([[2.0]]))
-        yield Case({"layer": one, "sparsity": sparsity}, f"prune_weights_by_magnitude(Linear [[2]], {sparsity})")
+        yield Case(
+            {"layer": one, "sparsity": sparsity}, f"prune_weights_by_magnitude(Linear [[2]], {sparsity})"
+        )
 
 
 def _ties(draw: Draw) -> Iterator[Case]:
     equal = torch.tensor([[1.0, -1.0, 1.0, -1.0]])
-    yield Case({"layer": linear(equal), "sparsity": 0.5}, "prune_weights_by_magnitude(Linear [[1, -1, 1, -1]], 0.5)")
+    yield Case(
+        {"layer": linear(equal), "sparsity": 0.5}, "prune_weights_by_magnitude(Linear [[1, -1, 1, -1]], 0.5)"
+    )
     zeros = torch.tensor([[0.0, 3.0, 0.0, 2.0, 1.0, 4.0]])
     for sparsity in (0.5, 0.8):
         shown = f"prune_weights_by_magnitude(Linear {short(zeros)}, {sparsity})"
@@ -183,7 +196,9 @@ def _fraction_refused(case: Case, answer: Answer) -> str | None:
 def _nan_layers(draw: Draw) -> Iterator[Case]:
     for value in (math.nan, math.inf):
         broken = linear(torch.tensor([[1.0, value]]))
-        yield Case({"layer": broken, "sparsity": 0.5}, f"prune_weights_by_magnitude(Linear [[1, {value}]], 0.5)")
+        yield Case(
+            {"layer": broken, "sparsity": 0.5}, f"prune_weights_by_magnitude(Linear [[1, {value}]], 0.5)"
+        )
 
 
 def _no_layers(draw: Draw) -> Iterator[Case]:
@@ -201,8 +216,16 @@ def _models(draw: Draw) -> Iterator[Case]:
     for scope in ("global", "layer"):
         shown = f"prune_model_by_magnitude(fc1 [[1], [2]], fc2 [[30, 40]], 0.5, scope={scope!r})"
         yield Case({"model": small, "sparsity": 0.5, "scope": scope}, shown)
-    yield Case({"model": small, "sparsity": 0.5}, "prune_model_by_magnitude(fc1 [[1], [2]], fc2 [[30, 40]], 0.5)")
-    for scope, sparsity in (("global", 0.7), ("layer", 0.7), ("layer", 0.55), ("global", 1.0), ("layer", 0.0)):
+    yield Case(
+        {"model": small, "sparsity": 0.5}, "prune_model_by_magnitude(fc1 [[1], [2]], fc2 [[30, 40]], 0.5)"
+    )
+    for scope, sparsity in (
+        ("global", 0.7),
+        ("layer", 0.7),
+        ("layer", 0.55),
+        ("global", 1.0),
+        ("layer", 0.0),
+    ):
         given = {"model": _net(draw.seed), "sparsity": sparsity, "scope": scope}
         yield Case(given, f"prune_model_by_magnitude(conv, norm, head, {sparsity}, scope={scope!r})")
 
@@ -264,7 +287,9 @@ def _model_untouched(case: Case, answer: Answer) -> str | None:
 
 def _bad_models(draw: Draw) -> Iterator[Case]:
     relu = random_network([("relu", nn.ReLU())], 0)
-    yield Case({"model": relu, "sparsity": 0.5}, "prune_model_by_magnitude(a network with nothing but a ReLU, 0.5)")
+    yield Case(
+        {"model": relu, "sparsity": 0.5}, "prune_model_by_magnitude(a network with nothing but a ReLU, 0.5)"
+    )
     yield Case({"model": "net.pt", "sparsity": 0.5}, "prune_model_by_magnitude('net.pt', 0.5)")
     broken = _two_layers(torch.tensor([[1.0], [math.nan]]), torch.ones(1, 2))
     yield Case({"model": broken, "sparsity": 0.5}, "prune_model_by_magnitude(a network with a NaN, 0.5)")
@@ -280,20 +305,35 @@ CHECKS = (
     Check("calculate_sparsity", "gives the fraction of exact zeros", _sparse, seen(_fraction)),
     Check("calculate_sparsity", "gives that of other tensors", _sparse_hidden, seen(_fraction), hidden=True),
     Check("calculate_sparsity", "refuses what is neither module nor tensor", _no_tensor, refuses()),
-    Check(LAYER, "sets exactly the promised number of the smallest weights to zero", _pruning, seen(_pruned_right)),
+    Check(
+        LAYER,
+        "sets exactly the promised number of the smallest weights to zero",
+        _pruning,
+        seen(_pruned_right),
+    ),
     Check(LAYER, "does so for other layers", _pruning_hidden, seen(_pruned_right), hidden=True),
     Check(LAYER, "does nothing at sparsity 0 and everything at 1", _pruning_ends, seen(_pruned_right)),
     Check(LAYER, "keeps to the number among equal weights and zeros", _ties, seen(_pruned_right)),
     Check(LAYER, "leaves the layer that came in as it was", _pruning, seen(_untouched)),
     Check(LAYER, "tells the truth about what it changed", _telling, seen(_told)),
-    Check(LAYER, "refuses what is no fraction", _bad_fractions(LAYER, "layer", lambda d: linear(SMALL)), _fraction_refused),
+    Check(
+        LAYER,
+        "refuses what is no fraction",
+        _bad_fractions(LAYER, "layer", lambda d: linear(SMALL)),
+        _fraction_refused,
+    ),
     Check(LAYER, "refuses NaN and infinity", _nan_layers, refuses()),
     Check(LAYER, "refuses what has no weight", _no_layers, refuses()),
     Check(MODEL, "ranks all layers together, or each on its own", _models, seen(_model_right)),
     Check(MODEL, "does so for other networks", _models_hidden, seen(_model_right), hidden=True),
     Check(MODEL, "leaves the network that came in as it was", _models, seen(_model_untouched)),
     Check(MODEL, "tells the truth about every layer", _models, seen(_model_told)),
-    Check(MODEL, "refuses what is no fraction", _bad_fractions(MODEL, "model", lambda d: _net(d.seed)), _fraction_refused),
+    Check(
+        MODEL,
+        "refuses what is no fraction",
+        _bad_fractions(MODEL, "model", lambda d: _net(d.seed)),
+        _fraction_refused,
+    ),
     Check(MODEL, "refuses another scope", _bad_scope, refuses("everything")),
     Check(MODEL, "refuses NaN and networks without weights", _bad_models, refuses()),
 )

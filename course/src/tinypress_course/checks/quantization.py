@@ -17,7 +17,9 @@ from tinypress_course.models import Plain, layer_data, layer_from, linear
 QUANTIZE, BACK = "quantize_layer_weights", "dequantize_layer_weights"
 
 
-def _case(weight: Tensor, bits: int, scheme: str = "symmetric", per_channel: bool = True, name: str = "") -> Case:
+def _case(
+    weight: Tensor, bits: int, scheme: str = "symmetric", per_channel: bool = True, name: str = ""
+) -> Case:
     inputs = {"layer": linear(weight), "bits": bits, "scheme": scheme, "per_channel": per_channel}
     shown = name or f"Linear {short(weight)}"
     return Case(inputs, f"{QUANTIZE}({shown}, {bits}, scheme={scheme!r}, per_channel={per_channel})")
@@ -161,7 +163,10 @@ def _bad_scheme(draw: Draw) -> Iterator[Case]:
 
 def _bad_weights(draw: Draw) -> Iterator[Case]:
     for value in (math.nan, math.inf):
-        yield Case({"layer": linear(torch.tensor([[1.0, value]])), "bits": 8}, f"{QUANTIZE}(Linear [[1, {value}]], 8)")
+        yield Case(
+            {"layer": linear(torch.tensor([[1.0, value]])), "bits": 8},
+            f"{QUANTIZE}(Linear [[1, {value}]], 8)",
+        )
 
 
 def _no_layer(draw: Draw) -> Iterator[Case]:
@@ -220,9 +225,20 @@ CHECKS = (
     Check(QUANTIZE, "widens a range that lies on one side of zero", _one_sided, seen(_quantized_right)),
     Check(QUANTIZE, "brings zeros back as exactly zero", _zeros_stay, seen(_comes_back)),
     Check(QUANTIZE, "gives every output channel its own scale", _channels, seen(_quantized_right)),
-    Check(QUANTIZE, "uses one scale for the whole layer where it is asked to", _whole_layer, seen(_quantized_right)),
+    Check(
+        QUANTIZE,
+        "uses one scale for the whole layer where it is asked to",
+        _whole_layer,
+        seen(_quantized_right),
+    ),
     Check(QUANTIZE, "stands weights that are all equal, or all zero", _constant, seen(_quantized_right)),
-    Check(QUANTIZE, "does so for other layers and every number of bits", _hidden, seen(_quantized_right), hidden=True),
+    Check(
+        QUANTIZE,
+        "does so for other layers and every number of bits",
+        _hidden,
+        seen(_quantized_right),
+        hidden=True,
+    ),
     Check(QUANTIZE, "leaves the layer that came in as it was", _symmetric, seen(_layer_kept)),
     Check(QUANTIZE, "refuses bits outside 2..8", _bad_bits, _bits_refused),
     Check(QUANTIZE, "refuses another scheme", _bad_scheme, refuses("logarithmic")),

@@ -53,7 +53,9 @@ def _networks(draw: Draw) -> Iterator[tuple[Plain, str]]:
 def _counting(draw: Draw) -> Iterator[Case]:
     for network, shown in _networks(draw):
         yield Case({"model": network}, f"count_parameters({shown})")
-    yield Case({"model": _frozen(draw.seed)}, "count_parameters(a network whose convolution's weight is frozen)")
+    yield Case(
+        {"model": _frozen(draw.seed)}, "count_parameters(a network whose convolution's weight is frozen)"
+    )
 
 
 def _counted(case: Case, answer: Answer) -> str | None:
@@ -90,9 +92,13 @@ def _sizing(draw: Draw) -> Iterator[Case]:
 def _packing(draw: Draw) -> Iterator[Case]:
     three = _net(linear(torch.tensor([[1.0, 2.0, 3.0]]), name="fc"))
     for bits in (8, 4, 3, 2):
-        yield Case({"model": three, "bits": bits}, f"calculate_model_size(a Linear with 3 weights, bits={bits})")
+        yield Case(
+            {"model": three, "bits": bits}, f"calculate_model_size(a Linear with 3 weights, bits={bits})"
+        )
     for bits in (5, 4, 7):
-        yield Case({"model": _mixed(draw.seed), "bits": bits}, f"calculate_model_size(a larger network, bits={bits})")
+        yield Case(
+            {"model": _mixed(draw.seed), "bits": bits}, f"calculate_model_size(a larger network, bits={bits})"
+        )
 
 
 def _packing_hidden(draw: Draw) -> Iterator[Case]:
@@ -107,7 +113,11 @@ def _sized(case: Case, answer: Answer) -> str | None:
     for name in ("total_bytes", "parameter_bytes", "buffer_bytes", "by_dtype", "by_layer"):
         due = getattr(right, name)
         due = dict(due) if name.startswith("by_") else due
-        got = {k: v for k, v in answer[name].items() if v or k in due} if name.startswith("by_") else answer[name]
+        got = (
+            {k: v for k, v in answer[name].items() if v or k in due}
+            if name.startswith("by_")
+            else answer[name]
+        )
         if got != due or (not isinstance(got, dict) and isinstance(got, float)):
             return f"{name} is {answer[name]}, which is not what is stored"
     return None
@@ -124,23 +134,32 @@ def _bad_bits_told(case: Case, answer: Answer) -> str | None:
 
 def _spreads(draw: Draw) -> Iterator[Case]:
     small = _net(linear(torch.tensor([[0.0, 2.0, -1.0, 0.5]]), torch.tensor([7.0]), name="fc"))
-    yield Case({"model": small, "near_zero": 0.5}, "analyze_weight_distribution(Linear [[0, 2, -1, 0.5]], near_zero=0.5)")
+    yield Case(
+        {"model": small, "near_zero": 0.5},
+        "analyze_weight_distribution(Linear [[0, 2, -1, 0.5]], near_zero=0.5)",
+    )
     one = _net(linear(torch.tensor([[3.0]]), name="fc"))
     yield Case({"model": one}, "analyze_weight_distribution(a Linear with one weight)")
     same_value = _net(linear(torch.full((2, 2), 0.25), name="fc"))
     yield Case({"model": same_value}, "analyze_weight_distribution(a Linear whose weights are all 0.25)")
-    yield Case({"model": _mixed(draw.seed), "near_zero": 0.3}, "analyze_weight_distribution(a larger network)")
+    yield Case(
+        {"model": _mixed(draw.seed), "near_zero": 0.3}, "analyze_weight_distribution(a larger network)"
+    )
 
 
 def _spreads_hidden(draw: Draw) -> Iterator[Case]:
     for salt in range(3):
         network = _mixed(draw.seed + salt, hidden=4 + salt)
-        yield Case({"model": network, "near_zero": 0.1 * salt}, "analyze_weight_distribution(another network)")
+        yield Case(
+            {"model": network, "near_zero": 0.1 * salt}, "analyze_weight_distribution(another network)"
+        )
 
 
 def _spread(case: Case, answer: Answer) -> str | None:
     near_zero = case.inputs.get("near_zero", 1e-3)
-    right = CompressionMetrics.analyze_weight_distribution(network_from(case.inputs["model"]), near_zero=near_zero)
+    right = CompressionMetrics.analyze_weight_distribution(
+        network_from(case.inputs["model"]), near_zero=near_zero
+    )
     due = {"": right.whole, **right.by_layer}
     if set(answer) != set(due):
         return f"there are summaries of {sorted(answer)}; promised are the layers with weights, and all of them as ''"
@@ -158,7 +177,9 @@ def _bad_weights(draw: Draw) -> Iterator[Case]:
 
 
 def _bad_threshold(draw: Draw) -> Iterator[Case]:
-    yield Case({"model": _small(), "near_zero": -0.5}, "analyze_weight_distribution(a small network, near_zero=-0.5)")
+    yield Case(
+        {"model": _small(), "near_zero": -0.5}, "analyze_weight_distribution(a small network, near_zero=-0.5)"
+    )
 
 
 CHECKS = (
@@ -167,11 +188,26 @@ CHECKS = (
     Check("count_parameters", "refuses what is no network", _no_network("count_parameters"), refuses()),
     Check("calculate_model_size", "adds up the bytes of parameters and buffers", _sizing, seen(_sized)),
     Check("calculate_model_size", "counts packed weights in whole bytes", _packing, seen(_sized)),
-    Check("calculate_model_size", "counts other packed networks as well", _packing_hidden, seen(_sized), hidden=True),
+    Check(
+        "calculate_model_size",
+        "counts other packed networks as well",
+        _packing_hidden,
+        seen(_sized),
+        hidden=True,
+    ),
     Check("calculate_model_size", "refuses bits outside 2..8", _bad_bits, _bad_bits_told),
-    Check("calculate_model_size", "refuses what is no network", _no_network("calculate_model_size"), refuses()),
-    Check("analyze_weight_distribution", "describes the weights of each layer and of all", _spreads, seen(_spread)),
-    Check("analyze_weight_distribution", "describes others as well", _spreads_hidden, seen(_spread), hidden=True),
+    Check(
+        "calculate_model_size", "refuses what is no network", _no_network("calculate_model_size"), refuses()
+    ),
+    Check(
+        "analyze_weight_distribution",
+        "describes the weights of each layer and of all",
+        _spreads,
+        seen(_spread),
+    ),
+    Check(
+        "analyze_weight_distribution", "describes others as well", _spreads_hidden, seen(_spread), hidden=True
+    ),
     Check("analyze_weight_distribution", "refuses NaN and infinity", _bad_weights, refuses()),
     Check("analyze_weight_distribution", "refuses a threshold below 0", _bad_threshold, refuses("-0.5")),
     Check(

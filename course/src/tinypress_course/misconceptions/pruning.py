@@ -38,9 +38,13 @@ def _share(
     counts = [(hit(t).sum().item(), t.numel()) for t in tensors(given)]
     if each:
         shares = [hits / numel for hits, numel in counts if numel]
-        return then(sum(shares) / len(shares))
+        return then(sum(shares) / max(1, len(shares)))
     numbers = sum(numel for _, numel in counts)
     return then(sum(hits for hits, _ in counts) / numbers) if numbers else 0.0
+
+
+def _zeros(given: Any) -> float:
+    return float(sum(t.numel() - t.count_nonzero().item() for t in _tensors(given)))
 
 
 def _divide_by_nothing(given: Any) -> float:
@@ -109,10 +113,6 @@ def _whole_neurons(weight: Tensor, sparsity: float) -> Tensor:
     return rows.view(-1, *[1] * (weight.ndim - 1)).expand_as(weight)
 
 
-def _random_places(weight: Tensor, sparsity: float) -> Tensor:
-    return _mask(score=lambda t: torch.rand(t.shape))(weight, sparsity)
-
-
 def _prune(
     layer: nn.Module,
     sparsity: float,
@@ -132,7 +132,7 @@ def _prune(
         pruned.bias.data.masked_fill_(mask(pruned.bias.data.clone(), sparsity), 0.0)
     change = Change("", "sparsity", was, _zero_share(weight))
     if told == "asked":
-        change = Change("", "sparsity", 0.0, float(sparsity))
+        change = Change("", "sparsity", was, float(sparsity))
     elif told == "percent":
         change = Change("", "sparsity", 100 * was, 100 * _zero_share(weight))
     elif told == "swapped":
@@ -156,7 +156,12 @@ def _prune_all(
     pruned = model if in_place else copy.deepcopy(model)
     layers = {n: m for n, m in pruned.named_modules() if isinstance(m, kinds)}
     layers = dict(list(layers.items())[: len(layers) - skipped])
-    tensors = {(n, p): t.data for n, m in layers.items() for p, t in m.named_parameters(recurse=False) if p in parameters}
+    tensors = {
+        (n, p): t.data
+        for n, m in layers.items()
+        for p, t in m.named_parameters(recurse=False)
+        if p in parameters
+    }
     was = {n: _zero_share(tensors[n, "weight"]) for n in layers}
     if (always or scope) == "layer":
         masks = {key: mask(t, sparsity) for key, t in tensors.items()}
@@ -167,7 +172,7 @@ def _prune_all(
     for key, tensor in tensors.items():
         tensor.masked_fill_(masks[key].view_as(tensor), 0.0)
     now = {n: float(sparsity) if told == "asked" else _zero_share(tensors[n, "weight"]) for n in layers}
-    changes = tuple(Change(n, "sparsity", 0.0 if told == "asked" else was[n], now[n]) for n in layers)
+    changes = tuple(Change(n, "sparsity", was[n], now[n]) for n in layers)
     return Compressed(pruned, changes=changes, pruned=frozenset(n + suffix for n in layers))
 
 
@@ -258,14 +263,19 @@ _WHICH: tuple[tuple[str, str, Mask], ...] = (
         "You prune a share of the weights that are not zero yet: zeros that were there count towards sparsity too.",
         _of_the_rest,
     ),
-    ("random weights", "You prune weights at random: magnitude does not decide.", _random_places),
 )
 
 MISCONCEPTIONS: tuple[Misconception, ...] = (
     _of_sparsity(
-        "density", "You give the share of weights that are not zero: that is density.", partial(_share, hit=lambda t: t != 0)
+        "density",
+        "You give the share of weights that are not zero: that is density.",
+        partial(_share, hit=lambda t: t != 0),
     ),
-    _of_sparsity("percent", "You give percent; a fraction from 0 to 1 was promised.", partial(_share, then=lambda s: 100 * s)),
+    _of_sparsity(
+        "percent",
+        "You give percent; a fraction from 0 to 1 was promised.",
+        partial(_share, then=lambda s: 100 * s),
+    ),
     _of_sparsity(
         "rounded",
         "You round the fraction: of a million weights, thousands of zeros disappear in the second digit.",
@@ -301,12 +311,16 @@ MISCONCEPTIONS: tuple[Misconception, ...] = (
         "You average the layers' fractions: a layer with ten weights counts as much as one with a million.",
         partial(_share, each=True),
     ),
-    _of_sparsity("number of zeros", "You give the number of zeros; a fraction was promised.", lambda given: float(
-        sum(int(t.numel() - t.count_nonzero()) for t in _tensors(given)))),
+    _of_sparsity("number of zeros", "You give the number of zeros; a fraction was promised.", _zeros),
     _of_sparsity(
         "nothing divided by nothing",
         "A tensor without a single weight is divided by its size, 0.",
         _divide_by_nothing,
+    ),
+    _of_sparsity(
+        "division by an empty tensor",
+        "A tensor without a single weight is divided by its size, 0.",
+        lambda given: _zeros(given) / sum(t.numel() for t in _tensors(given)),
     ),
     *(_of_layer(name, says, partial(_prune, mask=mask), _RESULT) for name, says, mask in _WHICH),
     _of_layer(
@@ -337,6 +351,7 @@ MISCONCEPTIONS: tuple[Misconception, ...] = (
         "input changed",
         "You change the layer that came in: whoever wants to compare before and after has lost the before.",
         partial(_prune, in_place=True),
+        ("input_after", "same_object"),
     ),
     _of_layer(
         "nothing pruned",
@@ -350,11 +365,13 @@ MISCONCEPTIONS: tuple[Misconception, ...] = (
         partial(_prune, told="asked"),
     ),
     _of_layer("told in percent", "Your change is told in percent.", partial(_prune, told="percent")),
-    _of_layer("before and after swapped", "Your change swaps before and after.", partial(_prune, told="swapped")),
+    _of_layer(
+        "before and after swapped", "Your change swaps before and after.", partial(_prune, told="swapped")
+    ),
     *(
         _of_model(name, says, partial(_prune_all, mask=mask), ("model",))
         for name, says, mask in _WHICH
-        if name not in ("half rounded up", "random weights")
+        if name != "half rounded up"
     ),
     _of_model(
         "never together",
@@ -396,6 +413,7 @@ MISCONCEPTIONS: tuple[Misconception, ...] = (
         "input changed",
         "You change the network that came in: whoever wants to compare before and after has lost the before.",
         partial(_prune_all, in_place=True),
+        ("input_after",),
     ),
     _of_model(
         "told what was asked",

@@ -174,7 +174,11 @@ MISCONCEPTIONS: tuple[Misconception, ...] = (
         reach=lambda rows: 3 * rows.std(1, correction=0),
     ),
     _m("cut off", "You cut off what stands after the point instead of rounding.", rounding=torch.trunc),
-    _m("rounded down", "You always round down: every weight becomes smaller, on average by half a step.", rounding=torch.floor),
+    _m(
+        "rounded down",
+        "You always round down: every weight becomes smaller, on average by half a step.",
+        rounding=torch.floor,
+    ),
     _m("rounded up", "You always round up.", rounding=torch.ceil),
     _m(
         "half rounded away",
@@ -240,10 +244,18 @@ MISCONCEPTIONS: tuple[Misconception, ...] = (
     ),
     _m("scale of zero kept", "Where there is no range your scale stays 0 or tiny.", flat_scale=1e-8),
     _m(
-        "nothing clamped",
-        "Numbers beyond the last one are not clamped: packed, they wrap around to the other end.",
+        "half the numbers counted, wrapped around",
+        "Your symmetric scale divides by 2^(bits-1): the largest weight lands one beyond what a signed number of "
+        "that many bits holds, and packed it wraps around to the other end.",
         clamped=False,
         symmetric_steps=lambda b: 2 ** (b - 1),
+    ),
+    _m(
+        "numbers counted, wrapped around",
+        "Your affine scale divides by 2^bits, which is how many whole numbers there are. Between them lie fewer "
+        "steps: the largest weight lands outside the range, and packed it wraps around to 0.",
+        clamped=False,
+        affine_steps=lambda b: 2**b,
     ),
     _m(
         "one scale for all channels",
@@ -260,7 +272,9 @@ MISCONCEPTIONS: tuple[Misconception, ...] = (
         "Your ranges run along the wrong axis: one for each input and not for each output channel.",
         input_channels=True,
     ),
-    _m("always symmetric", "You quantize symmetrically whatever scheme was asked for.", as_scheme="symmetric"),
+    _m(
+        "always symmetric", "You quantize symmetrically whatever scheme was asked for.", as_scheme="symmetric"
+    ),
     _m("always affine", "You quantize with a zero point whatever scheme was asked for.", as_scheme="affine"),
     _m("always eight bits", "You use 8 bits whatever was asked for.", as_bits=8),
     _r(
@@ -278,7 +292,11 @@ MISCONCEPTIONS: tuple[Misconception, ...] = (
         "You take off the zero point after scaling. It is a whole number, counted in steps and not in weights.",
         value=lambda q, s, z: q * s - z,
     ),
-    _r("divided by the scale", "You divide by the scale; making the whole numbers did that.", value=lambda q, s, z: (q - z) / s),
+    _r(
+        "divided by the scale",
+        "You divide by the scale; making the whole numbers did that.",
+        value=lambda q, s, z: (q - z) / s,
+    ),
     _r("scale forgotten", "The whole numbers come back unscaled.", value=lambda q, s, z: (q - z).float()),
     _r(
         "signed numbers read as unsigned",

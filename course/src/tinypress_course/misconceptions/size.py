@@ -123,9 +123,11 @@ def _summary(
 ) -> WeightSummary:
     ends = spread(values)
     with np.errstate(all="ignore"):
-        std = math.sqrt(float(((values - values.mean()) ** 2).sum()) / max(len(values) - ddof, 0)) if (
-            len(values) > ddof
-        ) else math.nan
+        std = (
+            math.sqrt(float(((values - values.mean()) ** 2).sum()) / max(len(values) - ddof, 0))
+            if (len(values) > ddof)
+            else math.nan
+        )
     return WeightSummary(
         len(values), mean(values), std, float(ends.min()), float(ends.max()),
         share(near(values, near_zero)), share(zero(values, near_zero)),
@@ -162,13 +164,18 @@ def _of(function: str) -> Callable[..., Misconception]:
     return partial(Misconception, function)
 
 
-_counts, _sizes, _spreads = _of("count_parameters"), _of("calculate_model_size"), _of("analyze_weight_distribution")
+_counts, _sizes, _spreads = (
+    _of("count_parameters"),
+    _of("calculate_model_size"),
+    _of("analyze_weight_distribution"),
+)
 
 MISCONCEPTIONS: tuple[Misconception, ...] = (
     _counts(
         "tensors instead of values",
         "You count parameter tensors. A tensor holds many values, and the file has to store each of them.",
         partial(_count, of=lambda t: 1),
+        ("by_layer",),
     ),
     _counts(
         "buffers counted",
@@ -218,7 +225,9 @@ MISCONCEPTIONS: tuple[Misconception, ...] = (
     _sizes(
         "four bytes each",
         "You take four bytes for every value. Not every tensor is float32: look at a batch norm's counter.",
-        partial(_size, of=lambda t, bits: _round_up(t.numel(), bits) if bits and _packed(t) else 4 * t.numel()),
+        partial(
+            _size, of=lambda t, bits: _round_up(t.numel(), bits) if bits and _packed(t) else 4 * t.numel()
+        ),
     ),
     _sizes(
         "bits taken for bytes",
@@ -249,6 +258,7 @@ MISCONCEPTIONS: tuple[Misconception, ...] = (
         "biases packed",
         "You pack biases and batch norms as well. Only tensors with two or more dimensions were to be packed.",
         partial(_size, of=_bytes(_round_up, packs=Tensor.is_floating_point)),
+        ("parameter_bytes",),
     ),
     _sizes(
         "bits ignored",
