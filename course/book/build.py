@@ -33,8 +33,14 @@ ROWS = {
     "a sparse file with 32-bit places pays from a sparsity of": ("break_even_with_indices", "{:.2f}"),
     "a sparse file with one bit a place pays from": ("break_even_with_bits", "{:.3f}"),
     "8-bit file": ("int8_times_smaller", "{:.2f}× smaller"),
-    "an outlier makes the other channels' error, with one scale": ("outlier_error_grows_times", "{:.0f}× as large"),
-    "the teacher's gain over the same student alone, mean of three seeds": ("teacher_gain_points", "{:+.1f} points"),
+    "an outlier makes the other channels' error, with one scale": (
+        "outlier_error_grows_times",
+        "{:.0f}× as large",
+    ),
+    "the teacher's gain over the same student alone, mean of three seeds": (
+        "teacher_gain_points",
+        "{:+.1f} points",
+    ),
     "spread of that gain over the seeds": ("teacher_gain_spread", "{:.1f} points"),
     "half of every width: file": ("half_width_times_smaller", "{:.2f}× smaller"),
     "half of every width: time left": ("half_width_time_ratio", "{:.2f}"),
@@ -55,7 +61,9 @@ def main() -> None:
     (MODULE / "README.md").write_text(readme)
     for name, page in zip(PAGES, pages_of(notebook), strict=True):
         nbformat.write(page, sources / f"{name}.ipynb")
-    (sources / "overview.md").write_text(overview(yaml.safe_load((MODULE / "module.yaml").read_text()), readme))
+    (sources / "overview.md").write_text(
+        overview(yaml.safe_load((MODULE / "module.yaml").read_text()), readme)
+    )
     for name in ("_toc.yml", "_config.yml", "index.md", "prerequisites.md"):
         shutil.copy(HERE / name, sources / name)
     subprocess.run([sys.executable, "-m", "jupyter_book", "build", "-q", str(sources)], check=True)
@@ -66,7 +74,9 @@ def executed(notebook: Any, work: Path) -> Any:
     """The notebook with the outputs of every cell, run from ``work``."""
     environment = os.environ | {"COLUMNS": "100"}
     os.environ.update(environment)
-    client = NotebookClient(notebook, timeout=1800, kernel_name="python3", resources={"metadata": {"path": work}})
+    client = NotebookClient(
+        notebook, timeout=1800, kernel_name="python3", resources={"metadata": {"path": work}}
+    )
 
     def tell(cell: Any, cell_index: int) -> None:
         print(f"\rcell {cell_index + 1} of {len(notebook.cells)}", end="", file=sys.stderr, flush=True)

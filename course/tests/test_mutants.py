@@ -1,9 +1,9 @@
 """Every planted mistake is caught, and most are named; the right solution is not."""
 
 import pytest
+
 from mutants import SOURCE, Mutant, mutated
 from mutants.first_half import MUTANTS
-
 from tinypress_course.cells import load_definitions
 from tinypress_course.checks.all import ALL_CHECKS
 from tinypress_course.feedback import Feedback, evaluate
@@ -28,7 +28,8 @@ def test_every_mutant_fails(told):
 
 
 def test_mutants_are_spread_and_most_are_named(told):
-    assert len(told) >= 40 and {m.function for m, _ in told} == set(FUNCTIONS)
+    assert len(told) >= 40
+    assert {m.function for m, _ in told} == set(FUNCTIONS)
     missed = [
         (m.function, m.new, m.named, tuple(known.name for known in feedback.named))
         for m, feedback in told

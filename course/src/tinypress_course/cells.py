@@ -10,12 +10,10 @@ from typing import Any, Literal
 
 import jupytext
 
+from tinypress_course.errors import SourceError
+
 Role = Literal["text", "imports", "solution", "test", "other"]
 COURSE_IMPORT = "tinypress_course.learn"
-
-
-class SourceError(ValueError):
-    """A module's file cannot be read as one."""
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import tinypress
-
 from tinypress_course import probes
 from tinypress_course.checks.all import ALL_CHECKS
-from tinypress_course.checks.base import Answer, Call, Case, Verdict, judge
+from tinypress_course.checks.base import Answer, Case, Verdict, judge
 from tinypress_course.checks.judging import close
 from tinypress_course.misconceptions.all import ALL_MISCONCEPTIONS
 from tinypress_course.misconceptions.base import Misconception

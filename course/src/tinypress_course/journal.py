@@ -22,12 +22,10 @@ from pydantic import (
     ValidationError,
 )
 
+from tinypress_course.errors import JournalError
+
 Value = bool | int | float | str
 Kind = Literal["prediction", "measurement", "claim"]
-
-
-class JournalError(ValueError):
-    """The journal cannot be read."""
 
 
 class Entry(BaseModel):

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from tinypress import calculate_sparsity
 from torch import Tensor, nn
 
+from tinypress import calculate_sparsity
 from tinypress_course.checks.base import Answer, Case, Check, Draw
 from tinypress_course.checks.judging import close, number, refuses, same, seen, short
 from tinypress_course.models import Plain, layer_data, linear, network_from, random_network
@@ -133,7 +133,7 @@ def _pruned_right(case: Case, answer: Answer) -> str | None:
 
 
 def _smallest_gone(before: Tensor, after: Tensor, sparsity: float) -> str | None:
-    """What is wrong with ``after`` as ``before`` with its smallest weights at zero; any choice among equals is right."""
+    """What is wrong with ``after`` as ``before`` without its smallest weights; any choice among equals is right."""
     if after.shape != before.shape or after.dtype != before.dtype:
         return f"the weights came back as {after.dtype} {list(after.shape)}"
     kept = after != 0
@@ -273,7 +273,10 @@ def _model_told(case: Case, answer: Answer) -> str | None:
     for name, _, was, now in answer["changes"]:
         true = [(t[name] == 0).double().mean().item() for t in (before, after)]
         if not (close(was, true[0], 1e-9) and close(now, true[1], 1e-9)):
-            return f"{name}: it tells {number(was)} and {number(now)}; the tensors say {number(true[0])} and {number(true[1])}"
+            return (
+                f"{name}: it tells {number(was)} and {number(now)}; the tensors say {number(true[0])} "
+                f"and {number(true[1])}"
+            )
     due = sorted(f"{name}.weight" for name in before)
     return None if answer["pruned"] == due else f"pruned is {answer['pruned']}"
 

@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterator
 
 import torch
-from tinypress import QuantizedWeight, dequantize_layer_weights, quantize_layer_weights
 from torch import Tensor, nn
 
+from tinypress import QuantizedWeight, dequantize_layer_weights, quantize_layer_weights
 from tinypress_course.checks.base import Answer, Case, Check, Draw
 from tinypress_course.checks.judging import close, number, refuses, same, seen, short
 from tinypress_course.kit import unpack

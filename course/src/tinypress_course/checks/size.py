@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from tinypress import CompressionMetrics
 from torch import nn
 
+from tinypress import CompressionMetrics
 from tinypress_course.checks.base import Answer, Case, Check, Draw
 from tinypress_course.checks.judging import close, number, refuses, seen
 from tinypress_course.models import Plain, linear, network_data, network_from, random_network

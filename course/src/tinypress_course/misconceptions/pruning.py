@@ -70,10 +70,13 @@ def _mask(
     return places
 
 
+_BY_MAGNITUDE = _mask()
+
+
 def _below(strictly: bool) -> Mask:
     def places(weight: Tensor, sparsity: float) -> Tensor:
         count = round(sparsity * weight.numel())
-        if not 0 < count:
+        if not count > 0:
             return torch.zeros_like(weight, dtype=torch.bool)
         edge = weight.abs().flatten().kthvalue(min(count, weight.numel())).values
         return weight.abs() < edge if strictly else weight.abs() <= edge
@@ -98,25 +101,25 @@ def _plain_threshold(weight: Tensor, sparsity: float) -> Tensor:
 
 
 def _each_neuron(weight: Tensor, sparsity: float) -> Tensor:
-    return torch.stack([_mask()(row, sparsity) for row in weight.flatten(1)]).view_as(weight)
+    return torch.stack([_BY_MAGNITUDE(row, sparsity) for row in weight.flatten(1)]).view_as(weight)
 
 
 def _of_the_rest(weight: Tensor, sparsity: float) -> Tensor:
     alive = weight != 0
     gone = ~alive
-    gone[alive] = _mask()(weight[alive], sparsity)
+    gone[alive] = _BY_MAGNITUDE(weight[alive], sparsity)
     return gone
 
 
 def _whole_neurons(weight: Tensor, sparsity: float) -> Tensor:
-    rows = _mask()(weight.flatten(1).norm(dim=1), sparsity)
+    rows = _BY_MAGNITUDE(weight.flatten(1).norm(dim=1), sparsity)
     return rows.view(-1, *[1] * (weight.ndim - 1)).expand_as(weight)
 
 
 def _prune(
     layer: nn.Module,
     sparsity: float,
-    mask: Mask = _mask(),
+    mask: Mask = _BY_MAGNITUDE,
     in_place: bool = False,
     bias: bool = False,
     rescaled: bool = False,
@@ -144,7 +147,7 @@ def _prune_all(
     model: nn.Module,
     sparsity: float,
     scope: str = "global",
-    mask: Mask = _mask(),
+    mask: Mask = _BY_MAGNITUDE,
     always: str | None = None,
     kinds: tuple[type[nn.Module], ...] = _PRUNED,
     skipped: int = 0,
@@ -215,7 +218,7 @@ _WHICH: tuple[tuple[str, str, Mask], ...] = (
     ),
     (
         "number rounded down",
-        "The number of weights to prune is cut off, not rounded: it is one too small whenever the rest is above a half.",
+        "The number of weights to prune is cut off, not rounded: it is one too small when the rest is above a half.",
         _mask(whole=math.floor),
     ),
     (
@@ -375,7 +378,8 @@ MISCONCEPTIONS: tuple[Misconception, ...] = (
     ),
     _of_model(
         "never together",
-        "Every layer is pruned on its own, also where all were to be ranked together: the ranking never crosses layers.",
+        "Every layer is pruned on its own, also where all were to be ranked together: the ranking never crosses "
+        "layers.",
         partial(_prune_all, always="layer"),
         ("model",),
     ),
