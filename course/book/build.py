@@ -18,6 +18,7 @@ import jupytext
 import nbformat
 import yaml
 from nbclient import NotebookClient
+
 from tinypress_course.release import released
 
 HERE = Path(__file__).resolve().parent
@@ -64,16 +65,16 @@ def main() -> None:
     (sources / "overview.md").write_text(
         overview(yaml.safe_load((MODULE / "module.yaml").read_text()), readme)
     )
-    for name in ("_toc.yml", "_config.yml", "index.md", "prerequisites.md"):
+    for name in ("_toc.yml", "conf.py", "index.md", "prerequisites.md"):
         shutil.copy(HERE / name, sources / name)
-    subprocess.run([sys.executable, "-m", "jupyter_book", "build", "-q", str(sources)], check=True)
-    print(f"The book is {sources / '_build' / 'html' / 'index.html'}")
+    pages = BUILD / "html"
+    subprocess.run([sys.executable, "-m", "sphinx", "-q", "-W", "-b", "html", sources, pages], check=True)
+    print(f"The book is {pages / 'index.html'}")
 
 
 def executed(notebook: Any, work: Path) -> Any:
     """The notebook with the outputs of every cell, run from ``work``."""
-    environment = os.environ | {"COLUMNS": "100"}
-    os.environ.update(environment)
+    os.environ["COLUMNS"] = "100"
     client = NotebookClient(
         notebook, timeout=1800, kernel_name="python3", resources={"metadata": {"path": work}}
     )
@@ -95,10 +96,17 @@ def pages_of(notebook: Any) -> list[Any]:
             pages.append(nbformat.v4.new_notebook(metadata=notebook.metadata))
         if cell.cell_type == "code":
             cell.source = released(cell.source)
-            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+            cell.outputs = [output for output in cell.outputs if not _passing(output)]
         if pages:
             pages[-1].cells.append(cell)
     return pages
+
+
+def _passing(output: Any) -> bool:
+    """Whether an output is a progress bar, which is gone when the work is done."""
+    return output.get("name") == "stderr" or "application/vnd.jupyter.widget-view+json" in output.get(
+        "data", {}
+    )
 
 
 def overview(module: dict[str, Any], readme: str) -> str:

@@ -4,7 +4,7 @@ from tinypress.distill import DistillationLoss, train_with_distillation
 from tinypress.errors import TinypressError
 from tinypress.facts import Change, Compressed, Note, QuantizedWeight
 from tinypress.measure.weights import CompressionMetrics, ModelSize, ParameterCount
-from tinypress.press.compare import compare_compression_techniques
+from tinypress.press.compare import compare_compression_techniques, standard_recipes
 from tinypress.press.engine import Engine
 from tinypress.press.pipeline import press
 from tinypress.press.recipe import Recipe
@@ -45,6 +45,7 @@ __all__ = [
     "quantize_layer_weights",
     "quantize_model",
     "split_from",
+    "standard_recipes",
     "train_with_distillation",
     "verify",
 ]

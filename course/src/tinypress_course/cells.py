@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -78,10 +79,31 @@ def definitions(cells: list[Cell]) -> str:
 
 
 def load_definitions(path: Path, name: str = "learner") -> dict[str, Any]:
-    """Execute the definitions in ``path`` and return the namespace. This runs the learner's code."""
+    """Execute the definitions in ``path`` and return the namespace. This runs the learner's code.
+
+    Raises:
+        SourceError: the file cannot be read, or fails when it is executed.
+    """
+    return run_definitions(definitions(read_cells(path)), path.name, name)
+
+
+def run_definitions(source: str, filename: str, name: str = "learner") -> dict[str, Any]:
+    """Execute ``source``, which is what ``definitions`` gave, and return the namespace.
+
+    Raises:
+        SourceError: it fails.
+    """
     module = ModuleType(name)
-    source = definitions(read_cells(path))
-    exec(compile(source, f"<{path.name}>", "exec"), module.__dict__)
+    try:
+        exec(compile(source, f"<{filename}>", "exec"), module.__dict__)
+    except Exception as error:  # whatever a learner's top level raises is told to the learner
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        here = where.filename == f"<{filename}>" and where.lineno is not None
+        line = source.splitlines()[(where.lineno or 1) - 1].strip() if here else ""
+        raise SourceError(
+            f"{filename} fails before any function is called, at {line!r}: {type(error).__name__}: {error}. "
+            "Mend that line first"
+        ) from error
     return module.__dict__
 
 

@@ -6,8 +6,6 @@ It is a file beside the module, ``journal.json``: ``{"entries": [{"kind", "step"
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -23,6 +21,7 @@ from pydantic import (
 )
 
 from tinypress_course.errors import JournalError
+from tinypress_course.files import write_text
 
 Value = bool | int | float | str
 Kind = Literal["prediction", "measurement", "claim"]
@@ -91,7 +90,4 @@ def write_entries(path: Path, kind: Kind, step: int, values: dict[str, Value]) -
     if not new:
         return
     entries = [entry.model_dump() for entry in (*journal.entries, *new)]
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        json.dump({"entries": entries}, file, indent=1)
-    Path(temporary).replace(path)
+    write_text(path, json.dumps({"entries": entries}, indent=1))

@@ -10,11 +10,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from tinypress_course.feedback import as_text, evaluate
+from tinypress_course.feedback import METRICS, as_text, evaluate
 from tinypress_course.journal import Value, read_journal, write_entries
 
 JOURNAL = Path("journal.json")
-METRICS = ("count_parameters", "calculate_model_size", "analyze_weight_distribution")
 
 
 class NotYet(AssertionError):
@@ -31,7 +30,7 @@ def check(function: Callable[..., Any], *, hidden: bool = False, seed: int = 0) 
     functions: dict[str, Any] = {name: function}
     if name in METRICS:
         functions["CompressionMetrics"] = SimpleNamespace(**{name: function})
-    feedback = evaluate(name, functions, seed, hidden)
+    feedback = evaluate(name, functions, seed, hidden=hidden)
     if feedback is not None:
         raise NotYet("\n" + as_text(feedback)) from None
     if not hidden:

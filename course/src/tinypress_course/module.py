@@ -103,3 +103,11 @@ def find_module(name: str | None = None, here: Path | None = None) -> Path:
         f"there is no module {name or ''} here: go into its folder, or begin it with: tito start "
         f"{name or '10_compression'}".replace("module  here", "module here")
     )
+
+
+def work_file(folder: Path) -> Path:
+    """The learner's work in ``folder``: the script, or the notebook made from it where that was changed later."""
+    script, notebook = folder / SOURCE, (folder / SOURCE).with_suffix(".ipynb")
+    if notebook.exists() and (not script.exists() or notebook.stat().st_mtime > script.stat().st_mtime):
+        return notebook
+    return script

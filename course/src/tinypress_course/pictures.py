@@ -1,8 +1,16 @@
-"""The module's pictures. Each takes tensors or measured numbers and returns a figure; nothing is drawn from memory."""
+"""The module's pictures. Each takes tensors or measured numbers and returns a figure; nothing is drawn from memory.
+
+A notebook shows the figure that a cell ends with. Run as a script, each is written into the folder ``pictures``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+import itertools
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import ParamSpec
 
 import matplotlib.pyplot as plt
 import torch
@@ -11,8 +19,29 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 INK, ACCENT, QUIET = "#1f3a5f", "#d1495b", "#9aa5b1"
+FOLDER = Path("pictures")
+_numbers = itertools.count(1)
+P = ParamSpec("P")
 
 
+def _kept(draw: Callable[P, Figure]) -> Callable[P, Figure]:
+    """``draw``, whose figure is also written to a file where no notebook shows it."""
+
+    @functools.wraps(draw)
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> Figure:
+        figure = draw(*args, **kwargs)
+        plt.close(figure)  # or a notebook would show it twice
+        if "ipykernel" not in sys.modules:
+            FOLDER.mkdir(exist_ok=True)
+            path = FOLDER / f"{next(_numbers):02}-{draw.__name__}.png"
+            figure.savefig(path, dpi=110)
+            print(f"picture: {path}")
+        return figure
+
+    return drawn
+
+
+@_kept
 def bars(heights: Mapping[str, float], unit: str, limit: tuple[str, float] | None = None) -> Figure:
     """One bar for each name; ``limit`` draws a line across, such as the memory that there is."""
     figure, axes = _one(3.2)
@@ -24,6 +53,7 @@ def bars(heights: Mapping[str, float], unit: str, limit: tuple[str, float] | Non
     return figure
 
 
+@_kept
 def masks(weight: Tensor, sparsity: float = 0.5) -> Figure:
     """Which weights of a matrix [out, in] stay (dark) in three patterns of about the same sparsity.
 
@@ -35,7 +65,7 @@ def masks(weight: Tensor, sparsity: float = 0.5) -> Figure:
         "2 of every 4": two_of_four(corner),
         "blocks of 4 x 4": four_by_four(corner, sparsity),
     }
-    figure, row = plt.subplots(1, 3, figsize=(9, 2.4), layout="constrained")
+    figure, row = _several(3, 2.4)
     for axes, (name, kept) in zip(row, patterns.items(), strict=True):
         axes.imshow(kept, cmap="Greys", interpolation="nearest", vmin=0, vmax=1.2)
         axes.set_title(f"{name}: {1 - kept.double().mean():.0%} zero", fontsize=10)
@@ -59,6 +89,7 @@ def four_by_four(magnitudes: Tensor, sparsity: float) -> Tensor:
     return kept.repeat_interleave(4, 0).repeat_interleave(4, 1)
 
 
+@_kept
 def curve(
     lines: Mapping[str, Mapping[float, float]], across: str, up: str, level: tuple[str, float] | None = None
 ) -> Figure:
@@ -74,9 +105,10 @@ def curve(
     return figure
 
 
+@_kept
 def steps_of(weight: Tensor, restored: Mapping[str, Tensor]) -> Figure:
     """A histogram of weights and, for each way of quantizing, of the values that came back."""
-    figure, row = plt.subplots(1, 1 + len(restored), figsize=(9, 2.4), layout="constrained", sharex=True)
+    figure, row = _several(1 + len(restored), 2.4, sharex=True)
     for axes, (name, values) in zip(row, {"float": weight, **restored}.items(), strict=True):
         axes.hist(values.detach().flatten().tolist(), bins=121, color=INK)
         axes.set_title(name, fontsize=10)
@@ -84,9 +116,10 @@ def steps_of(weight: Tensor, restored: Mapping[str, Tensor]) -> Figure:
     return figure
 
 
+@_kept
 def softened(logits: Tensor, temperatures: Sequence[float], classes: Sequence[str]) -> Figure:
     """What a teacher thinks of one sample [classes], at several temperatures."""
-    figure, row = plt.subplots(1, len(temperatures), figsize=(9, 2.6), layout="constrained", sharey=True)
+    figure, row = _several(len(temperatures), 2.6, sharey=True)
     for axes, temperature in zip(row, temperatures, strict=True):
         axes.barh(list(classes), torch.softmax(logits / temperature, dim=0).tolist(), color=INK)
         axes.set_title(f"T = {temperature:g}", fontsize=10)
@@ -94,9 +127,10 @@ def softened(logits: Tensor, temperatures: Sequence[float], classes: Sequence[st
     return figure
 
 
+@_kept
 def cascade(producer: Tensor, consumer: Tensor, gone: Sequence[int]) -> Figure:
     """Two weight matrices in a row: the neurons ``gone`` are rows of the first and columns of the second."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 2.6), layout="constrained")
+    figure, (left, right) = _several(2, 2.6)
     first, second = producer.detach().flatten(1).abs()[:16], consumer.detach().abs()
     second = second.flatten(2).sum(2) if second.dim() > 2 else second
     left.imshow(first, cmap="Blues", aspect="auto")
@@ -109,6 +143,7 @@ def cascade(producer: Tensor, consumer: Tensor, gone: Sequence[int]) -> Figure:
     return figure
 
 
+@_kept
 def trade_off(points: Mapping[str, tuple[float, float]], across: str, up: str) -> Figure:
     """Every candidate as one named point (cost, quality)."""
     figure, axes = _one(3.6)
@@ -119,6 +154,11 @@ def trade_off(points: Mapping[str, tuple[float, float]], across: str, up: str) -
     axes.set_xlabel(across)
     axes.set_ylabel(up)
     return figure
+
+
+def _several(count: int, height: float, **shared: bool) -> tuple[Figure, Sequence[Axes]]:
+    figure, row = plt.subplots(1, count, figsize=(9, height), layout="constrained", squeeze=False, **shared)
+    return figure, list(row[0])
 
 
 def _one(height: float) -> tuple[Figure, Axes]:

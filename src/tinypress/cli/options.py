@@ -18,17 +18,17 @@ from tinypress.train import loop
 TaskSpec = Annotated[
     str, typer.Argument(help="A built-in task, task.py, task.py:attribute or module:attribute.")
 ]
-Out = Annotated[Path | None, typer.Option("--out", help="Folder of the run [default: runs/TASK].")]
+Out = Annotated[Path | None, typer.Option("--out", help="Folder of the run \\[default: runs/TASK].")]
 Seed = Annotated[int, typer.Option(help="Seed of training, calibration and resampling.", min=0)]
 Threads = Annotated[
     int | None,
-    typer.Option(help="Threads of training [default: 1]; results depend on it to the last bit.", min=1),
+    typer.Option(help="Threads of training \\[default: 1]; results depend on it to the last bit.", min=1),
 ]
 LatencyThreads = Annotated[int, typer.Option(help="Threads of the runtime while latency is measured.", min=1)]
 Tolerance = Annotated[
     float | None,
     typer.Option(
-        help="Acceptable loss in quality: points, or the metric's unit [default: the task's].", min=0
+        help="Acceptable loss in quality: points, or the metric's unit \\[default: the task's].", min=0
     ),
 ]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start over where the folder holds an earlier run.")]

@@ -46,7 +46,7 @@ def press(
     ],
     out: Out = None,
     seed: Annotated[
-        int | None, typer.Option(help="Seed [default: the recipe file's, else 0].", min=0)
+        int | None, typer.Option(help="Seed \\[default: the recipe file's, else 0].", min=0)
     ] = None,
     threads: Threads = None,
     latency_threads: LatencyThreads = 1,

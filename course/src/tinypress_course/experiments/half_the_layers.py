@@ -50,7 +50,7 @@ def deep(channels: int, classes: int, blocks: int, width: int = 32) -> nn.Sequen
     return nn.Sequential(OrderedDict(layers))
 
 
-def every_second(teacher: nn.Sequential) -> nn.Sequential:
+def every_second(teacher: nn.Module) -> nn.Sequential:
     """A copy of ``teacher`` without its blocks of odd number."""
     odd = {name for name, _ in teacher.named_children() if name.startswith("block") and int(name[5:]) % 2}
     kept = [(name, copy.deepcopy(child)) for name, child in teacher.named_children() if name not in odd]
@@ -67,8 +67,10 @@ def halve(task: Task, folder: Path, blocks: int = 6, epochs: int = 8) -> Halved:
     channels, classes = task.example_inputs[0].shape[1], len(task.classes)
     schedule = Schedule(epochs=epochs, learning_rate=1e-3)
 
-    def labels_alone(student: torch.Tensor, teacher: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return nn.functional.cross_entropy(student, labels)
+    def labels_alone(
+        student_logits: torch.Tensor, teacher_logits: torch.Tensor, labels: torch.Tensor
+    ) -> torch.Tensor:
+        return nn.functional.cross_entropy(student_logits, labels)
 
     fresh = deep(channels, classes, blocks)
     teacher = train_with_distillation(

@@ -38,7 +38,7 @@ def activations_of(model: nn.Module, sample: Tensor) -> Activations:
         return hook
 
     hooks = [
-        module.register_forward_hook(note(name))  # type: ignore[arg-type]
+        module.register_forward_hook(note(name))
         for name, module in model.named_modules()
         if not list(module.children())
     ]

@@ -10,7 +10,7 @@ import random
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tinypress import Schedule, Task, prune_layer_neurons, train_with_distillation
 
@@ -45,7 +45,7 @@ def search_widths(task: Task, candidates: int = 6, epochs: int = 2, seed: int = 
             _cut(task, share), task.model, task.train, task.validation,
             schedule=Schedule(epochs=epochs, learning_rate=5e-4),
         ).model  # fmt: skip
-        widths = tuple(student.get_submodule(layer).weight.shape[0] for layer in LAYERS)
+        widths = tuple(len(student.get_parameter(f"{layer}.weight")) for layer in LAYERS)
         found.append(Found(widths, _parameters(student), _accuracy(student, task)))
     return found
 
@@ -63,5 +63,5 @@ def _parameters(model: nn.Module) -> int:
 
 @torch.no_grad()
 def _accuracy(model: nn.Module, task: Task) -> float:
-    right = model.eval()(*task.validation.inputs).argmax(1) == task.validation.targets
+    right: Tensor = model.eval()(*task.validation.inputs).argmax(1) == task.validation.targets
     return 100 * right.double().mean().item()

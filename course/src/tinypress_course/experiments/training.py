@@ -29,7 +29,7 @@ def train_and_measure(task: Task, network: nn.Module, folder: Path, epochs: int)
     other = replace(task, model=network, build=None)
     recipes = [
         Recipe(name="untrained", role="baseline"),
-        Recipe(name="trained", steps=({"technique": "recover", "epochs": epochs},)),
+        Recipe.model_validate({"name": "trained", "steps": [{"technique": "recover", "epochs": epochs}]}),
     ]
     measured = press(other, recipes, folder, fresh=True).candidate("trained")
     latency = measured.latency_ms

@@ -1,0 +1,5 @@
+"""``python -m tinypress_course`` is ``tito``."""
+
+from tinypress_course.cli import main
+
+main()

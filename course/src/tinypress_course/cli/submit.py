@@ -1,0 +1,57 @@
+"""``tito submit``: one file to hand in."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import zipfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from tinypress_course.cells import definitions, read_cells
+from tinypress_course.cli.options import ModuleName
+from tinypress_course.errors import CourseError
+from tinypress_course.files import write_bytes
+from tinypress_course.journal import read_journal
+from tinypress_course.module import JOURNAL, SOURCE, find_module, work_file
+
+_MOMENT = (1980, 1, 1, 0, 0, 0)  # equal work gives an equal file
+
+
+def submit(
+    module: ModuleName = None,
+    learner: Annotated[str, typer.Option("--learner", help="Your name, as your teacher knows it.")] = "",
+    out: Annotated[Path | None, typer.Option("--out", help="Where to write the file.")] = None,
+) -> int:
+    """Pack your work and your journal into LEARNER.zip."""
+    if not re.fullmatch(r"[\w][\w .'-]{0,79}", learner):
+        raise CourseError(
+            f"tito submit --learner {learner!r}: give your name with --learner, in letters, digits, spaces, "
+            "points and hyphens"
+        )
+    folder = find_module(module)
+    work = work_file(folder)
+    definitions(read_cells(work))  # what cannot be read could not be graded
+    journal = read_journal(folder / JOURNAL)
+    content = {
+        "submission.json": json.dumps({"format": 1, "learner": learner, "module": folder.name}),
+        Path(SOURCE).with_suffix(work.suffix).name: work.read_text(encoding="utf-8"),
+        JOURNAL: journal.model_dump_json(indent=1),
+    }
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, text in content.items():
+            file.writestr(zipfile.ZipInfo(name, _MOMENT), text, zipfile.ZIP_DEFLATED)
+    target = out if out is not None else folder / f"{learner}.zip"
+    write_bytes(target, packed.getvalue())
+    kinds = [entry.kind for entry in journal.entries]
+    Console().print(
+        f"{target} holds {work.name} and a journal of {kinds.count('prediction')} predictions, "
+        f"{kinds.count('measurement')} measurements and {kinds.count('claim')} claims. Hand it in.",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
+    return 0
