@@ -12,9 +12,8 @@ import torch
 
 os.environ.setdefault("COLUMNS", "200")
 
+from learning import MODULE
 from tinypress_course.cli.main import app_for
-
-MODULE = Path(__file__).parents[1] / "modules" / "10_compression"
 
 
 @pytest.fixture(autouse=True)
@@ -51,15 +50,3 @@ def solved(exercise) -> Path:
     """The same with the reference solutions in it."""
     shutil.copy(MODULE / "compression_dev.py", exercise / "compression_dev.py")
     return exercise
-
-
-def fill(work: Path, function: str, body: str) -> None:
-    """Write ``body`` in place of what stands in the solution cell of ``function``, below its docstring."""
-    head, marker, rest = work.read_text().partition(f'"grade_id": "{function}",')
-    cell, test, tail = rest.partition("# %% nbgrader")
-    placeholder = "# YOUR CODE HERE\n"
-    before, _, after = cell.partition(placeholder)
-    indent = before[before.rindex("\n") + 1 :]
-    _, _, after = after.partition("raise NotImplementedError()\n")
-    lines = "".join(f"{indent}{line}\n" for line in body.splitlines())
-    work.write_text(head + marker + before.removesuffix(indent) + lines + after + test + tail)

@@ -6,8 +6,8 @@ import sys
 import zipfile
 
 import pytest
-from conftest import MODULE, fill
 
+from learning import MODULE, fill
 from tinypress import Engine
 from tinypress_course.errors import CourseError
 from tinypress_course.export import load_package, sha256_of

@@ -6,8 +6,8 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import MODULE, fill
 
+from learning import MODULE, fill
 from tinypress_course import doctor
 from tinypress_course.errors import CourseError
 from tinypress_course.module import read_module
@@ -83,7 +83,11 @@ def test_only_the_step_that_was_asked_for(tito, exercise, capsys):
 
 @pytest.mark.parametrize(
     ("line", "says"),
-    [("def broken(:\n", "line"), ("undefined_name\n", "undefined_name"), ("import no_such_package\n", "no_such")],
+    [
+        ("def broken(:\n", "line"),
+        ("undefined_name\n", "undefined_name"),
+        ("import no_such_package\n", "no_such"),
+    ],
 )
 def test_a_file_that_cannot_run_is_told_by_its_line(tito, exercise, capsys, line, says):
     work = exercise / "compression_dev.py"

@@ -18,8 +18,8 @@
 # millisecond, on a wrist, from a battery the size of a coin.
 #
 # In this module you write the techniques that close that gap. Then your own functions press a real network:
-# it tells seven shoulder exercises from the motion sensor of a smartwatch, it was trained on six people,
-# and it is tested on people that it has never seen. What you get to see was measured on the files that your
+# it tells seven shoulder exercises from the motion sensor of a smartwatch, it was trained on a few people,
+# and it is tested on others that it has never seen. What you get to see was measured on the files that your
 # functions made.
 #
 # Each of the six steps goes the same way: **why**, **predict**, **write**, **measure**, **reflect**. Do
@@ -47,9 +47,9 @@ from tinypress_course.kit import (
 )
 
 # %% tags=["course"]
-from tinypress import Engine, find_task
+from tinypress import Engine
 from tinypress_course import pictures
-from tinypress_course.bench import accuracy_of, bytes_of, press_and_show, time_of
+from tinypress_course.bench import accuracy_of, bytes_of, find_network, press_and_show, show, time_of
 from tinypress_course.learn import check, claim, predict, record
 
 # %% [markdown]
@@ -68,7 +68,7 @@ from tinypress_course.learn import check, claim, predict, record
 # %% tags=["given"]
 from tinypress_course.experiments.microcontroller import FLASH_BYTES, RAM_BYTES, activations_of
 
-watch = find_task("watch")
+watch = find_network("watch")
 held = activations_of(watch.model, watch.example_inputs[0][:1]).by_layer
 pictures.bars({name: size / 1024 for name, size in held.items()}, "KiB held by a layer, one byte a value")
 
@@ -185,7 +185,7 @@ def analyze_weight_distribution(model: nn.Module, *, near_zero: float = 1e-3) ->
 
     Weights are the floating-point parameters of two or more dimensions. Take mean and standard deviation (that of
     the population: divide by n) in float64. ``near_zero`` counts |w| <= near_zero. Raises a ``ValueError`` where
-    ``near_zero`` is below 0, a weight is NaN or infinite, or there are no weights.
+    ``model`` is no ``nn.Module``, ``near_zero`` is below 0, a weight is NaN or infinite, or there are no weights.
     """
     ### BEGIN SOLUTION
     if not isinstance(model, nn.Module):
@@ -809,7 +809,8 @@ def train_with_distillation(
     ``train`` and ``validation`` are ``Split``s: ``inputs`` (a tuple with one tensor), ``targets``, ``len()`` and
     ``take(rows)``. Call ``loss(student_logits, teacher_logits, labels)``, by default ``DistillationLoss()``, on
     batches of ``schedule.batch_size`` in an order that ``schedule.seed`` fixes, for ``schedule.epochs`` epochs at
-    ``schedule.learning_rate`` (by default ``Schedule(epochs=10, learning_rate=1e-3)``). The teacher answers in
+    ``schedule.learning_rate`` (by default ``Schedule(epochs=10, learning_rate=1e-3)``). Every epoch goes through every
+    sample once; its last batch may be smaller, and one of a single sample may be left out. The teacher answers in
     evaluation mode and gets no gradient. ``after_step(model)``, where it is given, returns a function to call after
     every step. What comes back, in evaluation mode, has the weights of the epoch with the least loss on
     ``validation``. Raises a ``ValueError`` where the loss becomes NaN or infinite.
@@ -1315,6 +1316,7 @@ mine = Engine(
     name="mine",
 )
 receipt = compare_compression_techniques(watch, RUNS / "comparison", engine=mine)
+show(receipt)
 good = [
     c
     for c in receipt.candidates

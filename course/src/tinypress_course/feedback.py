@@ -12,7 +12,7 @@ from typing import Any
 import tinypress
 from tinypress_course import probes
 from tinypress_course.checks.all import ALL_CHECKS
-from tinypress_course.checks.base import Answer, Case, Verdict, judge
+from tinypress_course.checks.base import Answer, Case, Check, Verdict, judge
 from tinypress_course.checks.judging import close
 from tinypress_course.misconceptions.all import ALL_MISCONCEPTIONS
 from tinypress_course.misconceptions.base import Misconception
@@ -40,10 +40,13 @@ def evaluate(
     function: str, functions: Mapping[str, Any], seed: int, *, hidden: bool = False
 ) -> Feedback | None:
     """Judge one function of ``functions`` in this process; None where it keeps all its promises."""
+    answers: dict[int, tuple[Mapping[str, Plain], Answer]] = {}  # of inputs that several promises share
 
     def call(name: str, inputs: Mapping[str, Plain]) -> Answer:
-        with contextlib.redirect_stdout(io.StringIO()):
-            return probes.call(functions, name, inputs)
+        if id(inputs) not in answers:
+            with contextlib.redirect_stdout(io.StringIO()):
+                answers[id(inputs)] = inputs, probes.call(functions, name, inputs)
+        return answers[id(inputs)][1]
 
     return feedback_on(judge(function, ALL_CHECKS, call, seed, hidden=hidden))
 
@@ -70,22 +73,47 @@ def diagnose(verdict: Verdict, misconceptions: tuple[Misconception, ...]) -> tup
 
     A mistake is tried on the same input by the same probe. It counts only where it breaks the promise too.
     """
-    explained: dict[int, int] = {}
-    for at, known in enumerate(misconceptions):
-        if known.function == verdict.function:
-            explained[at] = sum(
-                _explains(known, case, answer, failure.check.wrong)
-                for failure in verdict.failures
-                for case, answer in ((failure.case, failure.answer), *failure.more)
-            )
-    best = max(explained.values(), default=0)
-    found = [misconceptions[at] for at, cases in explained.items() if cases == best and best]
-    return tuple({known.says: known for known in found}.values())
+    shown = [
+        (failure.check, case, answer)
+        for failure in verdict.failures
+        for case, answer in ((failure.case, failure.answer), *failure.more)
+    ]
+    tried = [_Tried(known, {}) for known in misconceptions if known.function == verdict.function]
+    # those that explain the smallest failure come first, so that the others are soon out of the running
+    tried.sort(key=lambda each: not _explains(each, *shown[0]))
+    best, explained = 1, []
+    for each in tried:
+        cases = _explained(each, shown, best)
+        best = max(best, cases)
+        explained.append(cases)
+    found = {id(each.known) for each, cases in zip(tried, explained, strict=True) if cases == best}
+    return tuple({known.says: known for known in misconceptions if id(known) in found}.values())
 
 
-def _explains(known: Misconception, case: Case, answer: Answer, wrong: Any) -> bool:
-    theirs = probes.call(standing_in(known), known.function, case.inputs)
-    return _alike(theirs, answer, known.compares) and wrong(case, theirs) is not None
+@dataclass(frozen=True)
+class _Tried:
+    """A known mistake and its answers so far, by the identity of their case."""
+
+    known: Misconception
+    answers: dict[int, Answer]
+
+
+def _explained(tried: _Tried, shown: list[tuple[Check, Case, Answer]], least: int) -> int:
+    """On how many of ``shown`` the mistake gives the learner's answer; too few where it cannot reach ``least``."""
+    count = 0
+    for at, each in enumerate(shown):
+        if count + len(shown) - at < least:
+            break
+        count += _explains(tried, *each)
+    return count
+
+
+def _explains(tried: _Tried, check: Check, case: Case, answer: Answer) -> bool:
+    known = tried.known
+    if id(case) not in tried.answers:
+        tried.answers[id(case)] = probes.call(standing_in(known), known.function, case.inputs)
+    theirs = tried.answers[id(case)]
+    return _alike(known, case, theirs, answer) and check.wrong(case, theirs) is not None
 
 
 def standing_in(known: Misconception) -> Mapping[str, Any]:
@@ -96,14 +124,22 @@ def standing_in(known: Misconception) -> Mapping[str, Any]:
     return {**right, "CompressionMetrics": tinypress.CompressionMetrics, known.function: known.implementation}
 
 
-def _alike(left: Plain, right: Plain, keys: tuple[str, ...] = ()) -> bool:
+def _alike(known: Misconception, case: Case, left: Answer, right: Answer) -> bool:
     if probes.is_error(left) or probes.is_error(right):
-        return (
-            probes.is_error(left)
-            and probes.is_error(right)
-            and left["error"] == right["error"] != NOT_WRITTEN
-        )
-    return all(_equal(left.get(key), right.get(key)) for key in keys or {*left, *right})
+        return probes.is_error(left) and probes.is_error(right) and _same_error(left, right)
+    if known.reads is not None:
+        try:
+            return _equal(known.reads(case, left), known.reads(case, right))
+        except Exception:  # an answer of another shape than promised can break a reading anywhere
+            return False
+    return all(_equal(left.get(key), right.get(key)) for key in known.compares or {*left, *right})
+
+
+def _same_error(left: Answer, right: Answer) -> bool:
+    """Whether two errors are alike; of torch's own, which stand for many mistakes, the text tells which."""
+    if left["error"] == "RuntimeError":
+        return bool(right["error"] == "RuntimeError" and left["message"] == right["message"])
+    return bool(left["error"] == right["error"] != NOT_WRITTEN)
 
 
 def _equal(left: Plain, right: Plain) -> bool:

@@ -22,6 +22,9 @@ _OPTIONS: dict[type[nn.Module], tuple[str, ...]] = {
     nn.Conv2d: _CONV,
     nn.BatchNorm1d: ("num_features", "eps", "momentum", "affine"),
     nn.BatchNorm2d: ("num_features", "eps", "momentum", "affine"),
+    nn.LayerNorm: ("normalized_shape",),
+    nn.Embedding: ("num_embeddings", "embedding_dim"),
+    nn.LSTM: ("input_size", "hidden_size"),
     nn.ReLU: (),
     nn.Tanh: (),
     nn.Identity: (),
@@ -60,6 +63,9 @@ def layer_from(data: Plain) -> Any:
     if not isinstance(data, dict) or "kind" not in data:
         return data
     layer = _KINDS[data["kind"]](**{name: _tuple(value) for name, value in data["options"].items()})
+    floats = [value.dtype for value in data["state"].values() if value.is_floating_point()]
+    if floats:
+        layer.to(floats[0])
     layer.load_state_dict({name: value.clone() for name, value in data["state"].items()})
     return layer
 

@@ -7,11 +7,13 @@ test; ``inputs`` is what a check drew.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from tinypress_course.kit import QuantizedWeight, Schedule, Split, pressing_with
@@ -24,7 +26,11 @@ Inputs = Mapping[str, Plain]
 def call(functions: Functions, function: str, inputs: Inputs) -> dict[str, Plain]:
     """What ``function`` does with ``inputs``: what is seen of its answer, or ``{"error": ..., "message": ...}``."""
     try:
-        return PROBES[function](functions, inputs)
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # or the answer would depend on who calls: a test makes errors of them
+            return PROBES[function](functions, inputs)
     except Exception as error:  # whatever a learner's function raises is an answer too
         kinds = [kind.__name__ for kind in type(error).__mro__ if issubclass(kind, Exception)]
         return {"error": kinds[0], "kinds": kinds, "message": str(error)[:500]}
@@ -128,59 +134,117 @@ def _distillation_loss(functions: Functions, inputs: Inputs) -> dict[str, Plain]
     student = inputs["student"].clone().requires_grad_()
     teacher = inputs["teacher"].clone().requires_grad_()
     loss = made(student, teacher, inputs["labels"])
-    if loss.dim() == 0 and loss.requires_grad:
+    if loss.numel() == 1 and loss.requires_grad:
         loss.backward()
-    return {"loss": loss, "gradient": student.grad, "is_module": isinstance(made, nn.Module)}
+    return {"loss": loss.detach(), "gradient": student.grad, "is_module": isinstance(made, nn.Module)}
+
+
+def watched_loss(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
+    """The loss by which a training is watched."""
+    soft = nn.functional.mse_loss(student_logits, teacher_logits)
+    return soft + 0.1 * nn.functional.cross_entropy(student_logits, labels)
 
 
 def _train_with_distillation(functions: Functions, inputs: Inputs) -> dict[str, Plain]:
     student, teacher = network_from(inputs["student"]), network_from(inputs["teacher"])
-    train = Split((inputs["train_inputs"],), inputs["train_targets"])
-    validation = Split((inputs["validation_inputs"],), inputs["validation_targets"])
+    train = Split((inputs["train_inputs"].clone(),), inputs["train_targets"].clone())
+    validation = Split((inputs["validation_inputs"].clone(),), inputs["validation_targets"].clone())
     seen: list[dict[str, Plain]] = []
+    kept: list[dict[str, Plain]] = []
+    made: list[int] = []
 
     def loss(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
-        first = {"student": student_logits, "teacher": teacher_logits, "labels": labels}
-        seen.append(
-            {name: value.detach().clone() for name, value in first.items()}
-            | {
-                "student_learns": student_logits.requires_grad,
-                "teacher_learns": teacher_logits.requires_grad,
-            }
-        )
-        soft = nn.functional.mse_loss(student_logits, teacher_logits)
-        return soft + 0.1 * nn.functional.cross_entropy(student_logits, labels)
+        given = {"student": student_logits, "teacher": teacher_logits, "labels": labels}
+        learns = {
+            "student_learns": student_logits.requires_grad,
+            "teacher_learns": teacher_logits.requires_grad,
+        }
+        seen.append({name: value.detach().clone() for name, value in given.items()} | learns)
+        value = watched_loss(student_logits, teacher_logits, labels)
+        broken = inputs.get("broken")
+        return value * broken["factor"] if broken and len(seen) > broken["after"] else value
 
-    done = functions["train_with_distillation"](
-        student, teacher, train, validation, loss=loss, schedule=Schedule(**inputs["schedule"])
-    )
-    return {
+    def keep_zeros(model: nn.Module) -> Callable[[], None]:
+        zeros = {name: parameter == 0 for name, parameter in model.named_parameters()}
+        made.append(len(seen))
+
+        def keep() -> None:
+            kept.append({"calls": len(seen), "gradient": _gradient(model)})
+            for name, parameter in model.named_parameters():
+                parameter.data.masked_fill_(zeros[name], 0.0)
+
+        return keep
+
+    def run(schedule: Plain) -> Any:
+        options: dict[str, Any] = {} if schedule is None else {"loss": loss, "schedule": Schedule(**schedule)}
+        if inputs.get("keep_zeros"):
+            options["after_step"] = keep_zeros
+        return functions["train_with_distillation"](student, teacher, train, validation, **options)
+
+    done = run(inputs["schedule"])
+    answer = {
         "model": network_data(done.model),
         "student_after": network_data(student),
         "teacher_after": network_data(teacher),
         "same_object": done.model is student,
         "losses": seen[:400],
+        "kept": kept[:400],
+        "made": made,
     }
+    if "again" in inputs:
+        seen.clear()
+        run(inputs["again"])
+        answer["again"] = seen[:400]
+    return answer
+
+
+def _gradient(model: nn.Module) -> Tensor | None:
+    """All gradients in one row; None where some are not there."""
+    rows = [None if p.grad is None else p.grad.detach().flatten() for p in model.parameters()]
+    there = [row for row in rows if row is not None]
+    return torch.cat(there) if there and len(there) == len(rows) else None
 
 
 def _compute_neuron_importance(functions: Functions, inputs: Inputs) -> dict[str, Plain]:
     layer = layer_from(inputs["layer"])
-    options = {"activations": inputs["activations"]} if "activations" in inputs else {}
-    return {
-        "importance": functions["compute_neuron_importance"](layer, inputs.get("method", "l2"), **options)
-    }
+    options = {name: inputs[name] for name in ("activations", "seed") if name in inputs}
+    importance = functions["compute_neuron_importance"]
+    answer = {"importance": _detached(importance(layer, inputs.get("method", "l2"), **options))}
+    if "again" in inputs:
+        options["seed"] = inputs["again"]
+        answer["again"] = _detached(importance(layer, inputs.get("method", "l2"), **options))
+    return answer
 
 
 def _prune_layer_neurons(functions: Functions, inputs: Inputs) -> dict[str, Plain]:
     model = network_from(inputs["model"])
-    options = {"importance": inputs["importance"]} if "importance" in inputs else {}
     examples = (inputs["example_inputs"],)
-    done = functions["prune_layer_neurons"](model, inputs["layer"], inputs["ratio"], examples, **options)
-    return {
+    options = {name: inputs[name] for name in ("importance", "seed") if name in inputs}
+    if "calibration" in inputs:
+        options["calibration"] = (inputs["calibration"],)
+    prune = functions["prune_layer_neurons"]
+    done = prune(model, inputs["layer"], inputs["ratio"], examples, **options)
+    answer = {
         "model": network_data(done.model),
         "input_after": network_data(model),
         "changes": _changes(done),
+        **_forward(done.model, examples),
     }
+    if "again" in inputs:
+        options["seed"] = inputs["again"]
+        answer["again"] = network_data(
+            prune(model, inputs["layer"], inputs["ratio"], examples, **options).model
+        )
+    return answer
+
+
+def _forward(model: nn.Module, examples: tuple[Tensor, ...]) -> dict[str, Plain]:
+    """What ``model`` answers to ``examples`` in evaluation mode, or why it does not."""
+    try:
+        with torch.no_grad():
+            return {"output": model.eval()(*examples)}
+    except Exception as error:  # a network that does not run is what its check is about
+        return {"broke": f"{type(error).__name__}: {error}"[:300]}
 
 
 def _compare_compression_techniques(functions: Functions, inputs: Inputs) -> dict[str, Plain]:
@@ -205,7 +269,11 @@ def _compare_compression_techniques(functions: Functions, inputs: Inputs) -> dic
 
 
 def _design_pipeline(functions: Functions, inputs: Inputs) -> dict[str, Plain]:
-    return {"recipe": _recipe(functions["design_pipeline"](inputs["budget_bytes"], inputs["float_bytes"]))}
+    design = functions["design_pipeline"]
+    budgets = inputs["budget_bytes"]
+    if isinstance(budgets, list):
+        return {"recipes": [_recipe(design(each, inputs["float_bytes"])) for each in budgets]}
+    return {"recipe": _recipe(design(budgets, inputs["float_bytes"]))}
 
 
 def _recipe(recipe: Any) -> Plain:
@@ -220,6 +288,10 @@ def _recipe(recipe: Any) -> Plain:
 
 def _changes(done: Any) -> Plain:
     return [[c.layer, c.what, _number(c.was), _number(c.now)] for c in done.changes]
+
+
+def _detached(value: Any) -> Plain:
+    return value.detach() if isinstance(value, Tensor) else value
 
 
 def _number(value: Any) -> Plain:

@@ -49,6 +49,9 @@ def _sparse(draw: Draw) -> Iterator[Case]:
     network["layers"][1]["state"]["weight"][:] = 0.0
     network["layers"][4]["state"]["weight"][:, ::2] = 0.0
     yield Case({"of": network}, "calculate_sparsity(a network with some zeros, also in a batch norm)")
+    words = random_network([("words", nn.Embedding(4, 3)), ("head", nn.Linear(3, 2))], draw.seed)
+    words["layers"][0]["state"]["weight"][0] = 0.0
+    yield Case({"of": words}, "calculate_sparsity(an Embedding with some zeros, and a Linear)")
 
 
 def _sparse_hidden(draw: Draw) -> Iterator[Case]:
@@ -230,6 +233,13 @@ def _models(draw: Draw) -> Iterator[Case]:
         yield Case(given, f"prune_model_by_magnitude(conv, norm, head, {sparsity}, scope={scope!r})")
 
 
+def _pruned_before(draw: Draw) -> Iterator[Case]:
+    once = _two_layers(torch.tensor([[0.0], [2.0]]), torch.tensor([[30.0, 40.0]]))
+    shown = "prune_model_by_magnitude(fc1 [[0], [2]], fc2 [[30, 40]], 0.5)"
+    yield Case({"model": once, "sparsity": 0.5}, shown)
+    yield from _models(draw)
+
+
 def _models_hidden(draw: Draw) -> Iterator[Case]:
     for salt, (scope, sparsity) in enumerate((("global", 0.35), ("layer", 0.9), ("global", 0.95))):
         given = {"model": _net(draw.seed + salt, 5 + salt), "sparsity": sparsity, "scope": scope}
@@ -330,7 +340,7 @@ CHECKS = (
     Check(MODEL, "ranks all layers together, or each on its own", _models, seen(_model_right)),
     Check(MODEL, "does so for other networks", _models_hidden, seen(_model_right), hidden=True),
     Check(MODEL, "leaves the network that came in as it was", _models, seen(_model_untouched)),
-    Check(MODEL, "tells the truth about every layer", _models, seen(_model_told)),
+    Check(MODEL, "tells the truth about every layer", _pruned_before, seen(_model_told)),
     Check(
         MODEL,
         "refuses what is no fraction",

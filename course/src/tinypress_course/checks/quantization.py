@@ -62,12 +62,12 @@ def _zeros_stay(draw: Draw) -> Iterator[Case]:
 
 def _whole_layer(draw: Draw) -> Iterator[Case]:
     for scheme in ("symmetric", "affine"):
-        yield _case(torch.tensor([[1.0, -1.0], [100.0, 50.0]]), 8, scheme, per_channel=False)
+        yield _case(torch.tensor([[1.0, -1.0], [100.0, 51.0]]), 8, scheme, per_channel=False)
         yield _case(draw.normal(4, 6), 6, scheme, per_channel=False)
 
 
 def _channels(draw: Draw) -> Iterator[Case]:
-    yield _case(torch.tensor([[1.0, -1.0], [100.0, 50.0]]), 8)
+    yield _case(torch.tensor([[1.0, -1.0], [100.0, 51.0]]), 8)
     yield _case(draw.normal(2, 5) * torch.tensor([[1.0], [1000.0]]), 4)
     layer = nn.Conv1d(2, 3, 5)
     layer.load_state_dict({"weight": draw.normal(3, 2, 5), "bias": draw.normal(3)})
@@ -186,9 +186,10 @@ def _reading(draw: Draw) -> Iterator[Case]:
 
     yield case(torch.tensor([[7.0, -3.0]]), 4, "symmetric", True)
     yield case(torch.tensor([[-5.0, 10.0]]), 4, "affine", True)
-    yield case(torch.tensor([[1.0, -1.0], [100.0, 50.0]]), 8, "symmetric", True)
-    yield case(torch.tensor([[1.0, -1.0], [100.0, 50.0]]), 8, "affine", False)
+    yield case(torch.tensor([[1.0, -1.0], [100.0, 51.0]]), 8, "symmetric", True)
+    yield case(torch.tensor([[1.0, -1.0], [100.0, 51.0]]), 8, "affine", False)
     yield case(torch.tensor([[250.0, 10.0, -3.0]]), 8, "affine", True)
+    yield case(torch.tensor([[250.0, 10.0, 3.0]]), 8, "affine", True)
     for bits in (2, 3, 5, 8):
         yield case(draw.normal(4, 7, salt=bits), bits, "affine" if bits % 2 else "symmetric", bits > 3)
 

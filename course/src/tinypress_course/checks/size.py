@@ -38,9 +38,15 @@ def _mixed(seed: int, inputs: int = 3, hidden: int = 5) -> Plain:
     )
 
 
-def _frozen(seed: int) -> Plain:
+def _of_words(seed: int) -> Plain:
+    return random_network(
+        [("words", nn.Embedding(7, 4)), ("memory", nn.LSTM(4, 3)), ("norm", nn.LayerNorm(3))], seed
+    )
+
+
+def _frozen(seed: int, what: str) -> Plain:
     network = _mixed(seed)
-    network["layers"][0]["frozen"] = ["weight"]
+    network["layers"][0]["frozen"] = [what]
     return network
 
 
@@ -48,14 +54,16 @@ def _networks(draw: Draw) -> Iterator[tuple[Plain, str]]:
     yield _small(), "a Linear with 2 weights and no bias"
     yield _small(bias=True), "a Linear with 2 weights and a bias"
     yield _mixed(draw.seed), "Conv1d, BatchNorm1d, ReLU, Flatten, Linear without bias"
+    yield _of_words(draw.seed), "Embedding, LSTM, LayerNorm"
+    yield _net(linear(torch.ones(2, 3, dtype=torch.float64), name="fc")), "a Linear with 6 weights of float64"
 
 
 def _counting(draw: Draw) -> Iterator[Case]:
     for network, shown in _networks(draw):
         yield Case({"model": network}, f"count_parameters({shown})")
-    yield Case(
-        {"model": _frozen(draw.seed)}, "count_parameters(a network whose convolution's weight is frozen)"
-    )
+    for what in ("weight", "bias"):
+        shown = f"count_parameters(a network whose convolution's {what} is frozen)"
+        yield Case({"model": _frozen(draw.seed, what)}, shown)
 
 
 def _counted(case: Case, answer: Answer) -> str | None:
@@ -95,6 +103,10 @@ def _packing(draw: Draw) -> Iterator[Case]:
         yield Case(
             {"model": three, "bits": bits}, f"calculate_model_size(a Linear with 3 weights, bits={bits})"
         )
+    yield Case(
+        {"model": _net(linear(torch.ones(2, 3, dtype=torch.float64), name="fc")), "bits": 3},
+        "calculate_model_size(a Linear with 6 weights of float64, bits=3)",
+    )
     for bits in (5, 4, 7):
         yield Case(
             {"model": _mixed(draw.seed), "bits": bits}, f"calculate_model_size(a larger network, bits={bits})"
@@ -144,6 +156,10 @@ def _spreads(draw: Draw) -> Iterator[Case]:
     yield Case({"model": same_value}, "analyze_weight_distribution(a Linear whose weights are all 0.25)")
     yield Case(
         {"model": _mixed(draw.seed), "near_zero": 0.3}, "analyze_weight_distribution(a larger network)"
+    )
+    yield Case(
+        {"model": _of_words(draw.seed), "near_zero": 0.3},
+        "analyze_weight_distribution(Embedding, LSTM, LayerNorm)",
     )
 
 

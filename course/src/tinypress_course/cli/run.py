@@ -17,7 +17,7 @@ from tinypress import find_task
 from tinypress_course.cli.options import ModuleName, bars
 from tinypress_course.export import load_package, sha256_of
 from tinypress_course.module import find_module, work_file
-from tinypress_course.run.beside import WORDS, Beside, beside
+from tinypress_course.run.beside import GOOD, WORDS, Beside, beside
 from tinypress_course.run.both import press_both
 from tinypress_course.run.compared import Compared, compared
 from tinypress_course.run.networks import given_by
@@ -67,7 +67,7 @@ def _differs(done: Compared) -> bool:
 
 def _show(done: Compared, stale: bool, out: Path) -> None:
     console = Console(highlight=False)
-    wrong = [each for each in done.functions if each.verdict not in ("same", "rounding")]
+    wrong = [each for each in done.functions if each.verdict not in GOOD]
     for each in wrong:
         console.print(Text(f"{each.function}: {WORDS[each.verdict]}. {each.where}".strip()))
     table = Table(title="watch: your engine beside the toolkit's", title_justify="left")

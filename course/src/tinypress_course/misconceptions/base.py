@@ -6,13 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from tinypress_course.checks.base import Answer, Case
+from tinypress_course.models import Plain
+
 
 @dataclass(frozen=True)
 class Misconception:
     """``implementation`` stands where the learner's ``function`` would; it answers the same inputs wrongly.
 
     ``says`` names the mistake to the learner without giving the answer. ``compares`` are the keys of the
-    probe's answer that must be equal for a match; all of them where it is empty.
+    probe's answer that must be equal for a match; all of them where it is empty. Where right answers differ
+    among themselves, ``reads`` tells what of an answer is compared instead.
     """
 
     function: str
@@ -20,3 +24,4 @@ class Misconception:
     says: str
     implementation: Callable[..., Any]
     compares: tuple[str, ...] = ()
+    reads: Callable[[Case, Answer], Plain] | None = None

@@ -155,6 +155,7 @@ def _prune_all(
     parameters: tuple[str, ...] = ("weight",),
     told: str = "measured",
     suffix: str = ".weight",
+    relative: bool = False,
 ) -> Compressed:
     pruned = model if in_place else copy.deepcopy(model)
     layers = {n: m for n, m in pruned.named_modules() if isinstance(m, kinds)}
@@ -169,12 +170,15 @@ def _prune_all(
     if (always or scope) == "layer":
         masks = {key: mask(t, sparsity) for key, t in tensors.items()}
     else:
-        together = mask(torch.cat([t.flatten() for t in tensors.values()]), sparsity)
+        rows = [t.flatten() / t.abs().mean() if relative else t.flatten() for t in tensors.values()]
+        together = mask(torch.cat(rows), sparsity)
         sizes = [t.numel() for t in tensors.values()]
-        masks = dict(zip(tensors, together.split(sizes), strict=True))
+        masks = dict(zip(tensors, torch.split(together, sizes), strict=True))
     for key, tensor in tensors.items():
         tensor.masked_fill_(masks[key].view_as(tensor), 0.0)
     now = {n: float(sparsity) if told == "asked" else _zero_share(tensors[n, "weight"]) for n in layers}
+    if told == "dense":
+        was = dict.fromkeys(layers, 0.0)
     changes = tuple(Change(n, "sparsity", was[n], now[n]) for n in layers)
     return Compressed(pruned, changes=changes, pruned=frozenset(n + suffix for n in layers))
 
@@ -310,6 +314,11 @@ MISCONCEPTIONS: tuple[Misconception, ...] = (
         partial(_share, tensors=partial(_tensors, kinds=(*_PRUNED, nn.BatchNorm1d, nn.BatchNorm2d))),
     ),
     _of_sparsity(
+        "embeddings counted",
+        "You count matrices of other layers too, such as an embedding's, which this pruning leaves alone.",
+        partial(_share, tensors=partial(_tensors, kinds=(*_PRUNED, nn.Embedding))),
+    ),
+    _of_sparsity(
         "average of layers",
         "You average the layers' fractions: a layer with ten weights counts as much as one with a million.",
         partial(_share, each=True),
@@ -423,6 +432,18 @@ MISCONCEPTIONS: tuple[Misconception, ...] = (
         "told what was asked",
         "Your changes tell the sparsity that was asked for; ranked together, layers differ.",
         partial(_prune_all, told="asked"),
+    ),
+    _of_model(
+        "dense before",
+        "Your changes say that every layer had no zeros before. One that was pruned already had some.",
+        partial(_prune_all, told="dense"),
+    ),
+    _of_model(
+        "ranked within the layer",
+        "You rank weights relative to their own layer, by its mean, spread or largest. Ranked together, magnitudes "
+        "themselves are compared.",
+        partial(_prune_all, relative=True),
+        ("model",),
     ),
     _of_model(
         "layers instead of tensors",

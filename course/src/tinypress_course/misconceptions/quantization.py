@@ -45,9 +45,10 @@ def _quantize(
     flat_scale: float | None = 1.0,
     before: Callable[[Tensor], Tensor] = lambda rows: rows,
     from_low: bool = False,
+    rounded_together: bool = False,
 ) -> QuantizedWeight:
     """Quantization with places for mistakes; with none of them it agrees with the statement."""
-    weight: Tensor = layer.weight.detach().float()  # type: ignore[operator, union-attr, assignment]
+    weight: Tensor = layer.weight.detach().float()  # type: ignore[operator]
     used, b = as_scheme or scheme, as_bits or bits
     single = whole_layer if whole_layer is not None else not per_channel
     rows = weight.reshape(1, -1) if single else weight.reshape(len(weight), -1)
@@ -64,6 +65,8 @@ def _quantize(
     zero_point = torch.zeros(len(scale)) if used == "symmetric" else zero(low, scale)
     if from_low and used == "affine":
         q = rounding((rows - low[:, None]) / scale[:, None])
+    elif rounded_together and used == "affine":
+        q = (rows / scale[:, None] - low[:, None] / scale[:, None]).round()
     else:
         q = added(rounding(rows / scale[:, None]), zero_point[:, None])
     if clamped:
@@ -90,11 +93,15 @@ def _read(
     one_scale: bool = False,
     wrong_axis: bool = False,
     flat: bool = False,
+    signed_by_zero_point: bool = False,
 ) -> Tensor:
     numbers = 1
     for size in quantized.shape:
         numbers *= size
-    q = unpack(quantized.packed, quantized.bits, numbers, signed=signed(quantized.scheme)).float()
+    negative = signed(quantized.scheme)
+    if signed_by_zero_point:
+        negative = not bool(quantized.zero_point.any())
+    q = unpack(quantized.packed, quantized.bits, numbers, signed=negative).float()
     scale, zero_point = quantized.scale.view(-1, 1), quantized.zero_point.view(-1, 1)
     if one_scale:
         scale, zero_point = scale[:1], zero_point[:1]
@@ -169,6 +176,17 @@ MISCONCEPTIONS: tuple[Misconception, ...] = (
         reach=lambda rows: rows.max(1).values - rows.min(1).values,
     ),
     _m(
+        "half the distance of the ends",
+        "Your symmetric range is half the distance between lowest and highest weight: where one side is longer, it is "
+        "cut off.",
+        reach=lambda rows: (rows.max(1).values - rows.min(1).values) / 2,
+    ),
+    _m(
+        "mean magnitude for the range",
+        "Your range is made of the mean magnitude: everything larger is cut off.",
+        reach=lambda rows: 2 * rows.abs().mean(1),
+    ),
+    _m(
         "standard deviation for the range",
         "Your range is made of the standard deviation: the largest weights are cut off.",
         reach=lambda rows: 3 * rows.std(1, correction=0),
@@ -219,6 +237,11 @@ MISCONCEPTIONS: tuple[Misconception, ...] = (
         "zero point cut off",
         "Your zero point is cut off, not rounded: real zeros come back beside zero.",
         zero=lambda low, scale: (-low / scale).trunc(),
+    ),
+    _m(
+        "zero point added before rounding",
+        "You add the zero point before it is rounded, and round the sum: many weights land one step off.",
+        rounded_together=True,
     ),
     _m(
         "zero between two numbers",
@@ -307,6 +330,12 @@ MISCONCEPTIONS: tuple[Misconception, ...] = (
         "unsigned numbers read as signed",
         "You read unsigned numbers as signed: the upper half comes back negative.",
         signed=lambda scheme: True,
+    ),
+    _r(
+        "sign by the zero point",
+        "You tell signed from unsigned by the zero point. Affine weights that are never negative have a zero point of "
+        "0 too.",
+        signed_by_zero_point=True,
     ),
     _r(
         "sign of the other scheme",

@@ -32,6 +32,18 @@ def _matrices(module: nn.Module) -> Mapping[str, Tensor]:
     return {name: t for name, t in _parameters(module).items() if t.ndim > 1}
 
 
+def _called_weight_or_bias(module: nn.Module) -> Mapping[str, Tensor]:
+    return {name: t for name, t in _parameters(module).items() if name in ("weight", "bias")}
+
+
+def _called_weight(module: nn.Module) -> Mapping[str, Tensor]:
+    return {name: t for name, t in _parameters(module).items() if name == "weight"}
+
+
+def _layers_of_two_kinds(module: nn.Module) -> Mapping[str, Tensor]:
+    return _parameters(module) if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d) else {}
+
+
 def _count(
     model: nn.Module,
     held: Held = _parameters,
@@ -54,6 +66,26 @@ def _count_recursively(model: nn.Module) -> ParameterCount:
     layers = {name: sum(p.numel() for p in module.parameters()) for name, module in model.named_modules()}
     every = sum(layers.values())
     return ParameterCount(every, every, layers)
+
+
+def _by_the_first(model: nn.Module) -> ParameterCount:
+    right = _count(model)
+    learning = sum(
+        sum(p.numel() for p in own)
+        for module in model.modules()
+        if (own := list(module.parameters(recurse=False))) and own[0].requires_grad
+    )
+    return ParameterCount(right.total, learning, right.by_layer)
+
+
+def _whole_layers_learning(model: nn.Module) -> ParameterCount:
+    right = _count(model)
+    learning = sum(
+        sum(p.numel() for p in own)
+        for module in model.modules()
+        if (own := list(module.parameters(recurse=False))) and all(p.requires_grad for p in own)
+    )
+    return ParameterCount(right.total, learning, right.by_layer)
 
 
 Bytes = Callable[[Tensor, int | None], int]
@@ -84,6 +116,7 @@ def _size(
     bits: int | None = None,
     of: Bytes = _RIGHT,
     buffers: bool = True,
+    buffer_of: Callable[[Tensor], bool] = lambda t: True,
     unit: float = 1,
     total_of: Callable[[int, int], int] = lambda parameters, buffers: parameters + buffers,
 ) -> ModelSize:
@@ -94,7 +127,8 @@ def _size(
     sums = {"parameters": 0, "buffers": 0}
     for name, module in model.named_modules():
         held = {"parameters": list(_parameters(module).values())}
-        held["buffers"] = [b for _, b in module.named_buffers(recurse=False)] if buffers else []
+        own = [b for _, b in module.named_buffers(recurse=False) if buffer_of(b)]
+        held["buffers"] = own if buffers else []
         for group, tensors in held.items():
             for tensor in tensors:
                 kind = str(tensor.dtype).split(".")[1]
@@ -120,11 +154,14 @@ def _summary(
     mean: Callable[[Any], float] = lambda v: float(np.mean(v)),
     spread: Callable[[Any], Any] = lambda v: v,
     zero: Callable[[Any, float], Any] = lambda v, t: v == 0,
+    centre: Callable[[Any], float] = lambda v: float(v.mean()),
+    squared: bool = False,
 ) -> WeightSummary:
     ends = spread(values)
     with np.errstate(all="ignore"):
         std = (
-            math.sqrt(float(((values - values.mean()) ** 2).sum()) / max(len(values) - ddof, 0))
+            (float(((values - centre(values)) ** 2).sum()) / max(len(values) - ddof, 0))
+            ** (1 if squared else 0.5)
             if (len(values) > ddof)
             else math.nan
         )
@@ -155,7 +192,9 @@ def _spread(
         done[""] = _summary(np.concatenate(list(rows.values())), near_zero, **mistake)
     elif whole == "average of layers":
         fields = WeightSummary.__dataclass_fields__
-        averages = {f: float(np.mean([getattr(each, f) for each in done.values()])) for f in fields}
+        averages: dict[str, Any] = {
+            f: float(np.mean([getattr(each, f) for each in done.values()])) for f in fields
+        }
         done[""] = WeightSummary(**{**averages, "count": sum(map(len, rows.values()))})
     return done
 
@@ -208,6 +247,26 @@ MISCONCEPTIONS: tuple[Misconception, ...] = (
         _count_recursively,
     ),
     _counts(
+        "only weight and bias",
+        "You count what is called weight or bias. Some layers give their parameters other names, such as an LSTM.",
+        partial(_count, held=_called_weight_or_bias),
+    ),
+    _counts(
+        "only linear and convolutional layers",
+        "You count linear and convolutional layers alone. Others learn too: batch norms, embeddings, an LSTM.",
+        partial(_count, held=_layers_of_two_kinds),
+    ),
+    _counts(
+        "layer judged by its first parameter",
+        "You take a whole layer for trainable or frozen by one of its parameters. Each has its own requires_grad.",
+        _by_the_first,
+    ),
+    _counts(
+        "layer judged as a whole",
+        "You take a layer for frozen as soon as one of its parameters is. Each has its own requires_grad.",
+        _whole_layers_learning,
+    ),
+    _counts(
         "named by tensor",
         "by_layer has an entry for each tensor (such as 'fc.weight'); it was to have one for each layer.",
         partial(_count, by_tensor=True),
@@ -221,6 +280,16 @@ MISCONCEPTIONS: tuple[Misconception, ...] = (
         "buffers not in the total",
         "buffer_bytes is told, but the total does not hold it.",
         partial(_size, total_of=lambda parameters, buffers: parameters),
+    ),
+    _sizes(
+        "buffers of whole numbers left out",
+        "You leave out buffers of whole numbers, such as a batch norm's counter. They lie in the file too.",
+        partial(_size, buffer_of=Tensor.is_floating_point),
+    ),
+    _sizes(
+        "share of the old bytes",
+        "You take bits / 32 of the old bytes. A network need not be float32: count the weights, not their bytes.",
+        partial(_size, of=lambda t, bits: -(-_stored(t) * bits // 32) if bits and _packed(t) else _stored(t)),
     ),
     _sizes(
         "four bytes each",
@@ -277,6 +346,22 @@ MISCONCEPTIONS: tuple[Misconception, ...] = (
         "Your standard deviation divides by one less than the count, as for a sample. These are all the weights "
         "there are, and a layer with a single one gets NaN.",
         partial(_spread, ddof=1),
+    ),
+    _spreads(
+        "mean not taken off",
+        "Your standard deviation does not take the mean off first: that is the root mean square.",
+        partial(_spread, centre=lambda v: 0.0),
+    ),
+    _spreads(
+        "variance",
+        "Your standard deviation is the variance: the root is missing.",
+        partial(_spread, squared=True),
+    ),
+    _spreads(
+        "weights by their name",
+        "You take for weights what is called weight. A batch norm's weight has one dimension, and an LSTM's have "
+        "other names.",
+        partial(_spread, held=_called_weight),
     ),
     _spreads(
         "biases among the weights",

@@ -1,7 +1,8 @@
 """Each of the learner's functions beside the toolkit's on the real network: the same, or where they differ.
 
 One function here for each of theirs. It returns ``None`` where both give the same to the last bit, ``ROUNDING`` where
-they agree but for the last bits, and otherwise a sentence that says where they differ.
+they agree but for the last bits, ``WORKS`` where many answers are right and theirs is one; otherwise a sentence that
+says where they differ.
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ from tinypress import Compressed, Schedule
 from tinypress_course.kit import pressing_with
 from tinypress_course.run.networks import Given
 
-Verdict = Literal["same", "rounding", "differs", "fails", "missing"]
+Verdict = Literal["same", "rounding", "works", "differs", "fails", "missing"]
 Functions = Mapping[str, Any]
-ROUNDING = "rounding"
+ROUNDING: Literal["rounding"] = "rounding"
+WORKS: Literal["works"] = "works"
+GOOD = ("same", ROUNDING, WORKS)
 SCOPES: tuple[Literal["global", "layer"], ...] = ("global", "layer")
 SCHEMES: tuple[Literal["symmetric", "affine"], ...] = ("symmetric", "affine")
 
@@ -41,6 +44,7 @@ class Beside:
 WORDS: dict[Verdict, str] = {
     "same": "the same to the last bit",
     "rounding": "the same but for rounding",
+    "works": "does what it should",
     "differs": "differs",
     "fails": "stops with an error",
     "missing": "not written: the toolkit's own takes its place",
@@ -59,8 +63,10 @@ def beside(functions: Functions, missing: tuple[str, ...], given: Given) -> Iter
         except Exception as error:  # whatever a learner's function raises belongs on the page
             yield Beside(name, "fails", f"{type(error).__name__}: {error}"[:300])
             continue
-        if found is None or found == ROUNDING:
-            yield Beside(name, "same" if found is None else "rounding", "")
+        if found is None:
+            yield Beside(name, "same", "")
+        elif found in (ROUNDING, WORKS):
+            yield Beside(name, ROUNDING if found == ROUNDING else WORKS, "")
         else:
             yield Beside(name, "differs", found)
 
@@ -226,7 +232,7 @@ def _train_with_distillation(functions: Functions, given: Given) -> str | None:
     before = _loss_of(student, given, loss)
     if after[0] > before - 0.5 * (before - after[1]):
         return f"3 epochs take its loss from {before:.3g} to {after[0]:.3g}, the toolkit's to {after[1]:.3g}"
-    return None if after[0] == after[1] else ROUNDING
+    return None if after[0] == after[1] else WORKS
 
 
 @torch.no_grad()
@@ -279,7 +285,7 @@ def _compare_compression_techniques(functions: Functions, given: Given) -> str |
     controls = roles.count("control")
     if roles[:1] != ["baseline"] or not controls:
         return f"{len(roles)} recipes, the first is a {roles[0] if roles else 'nothing'}, {controls} controls"
-    return None
+    return WORKS
 
 
 def _design_pipeline(functions: Functions, given: Given) -> str | None:
@@ -290,7 +296,7 @@ def _design_pipeline(functions: Functions, given: Given) -> str | None:
             return f"for a budget of {share:g} of the float bytes it has {len(steps)} steps"
         if steps and steps[-1]["technique"] != "quantize":
             return f"for a budget of {share:g} of the float bytes its last step is {steps[-1]['technique']}"
-    return None
+    return WORKS
 
 
 COMPARISONS: dict[str, Callable[[Functions, Given], str | None]] = {

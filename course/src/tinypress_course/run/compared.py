@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tinypress import Receipt
 from tinypress_course.export import ENGINE_PARTS
-from tinypress_course.run.beside import WORDS, Beside
+from tinypress_course.run.beside import GOOD, WORDS, Beside
 from tinypress_course.run.both import Both
 from tinypress_course.run.side import TECHNIQUE
 
@@ -50,9 +50,7 @@ class Compared:
     @property
     def everything_same(self) -> bool:
         """Whether every file is the same and no function differs."""
-        return all(row.same for row in self.rows) and all(
-            each.verdict in ("same", "rounding") for each in self.functions
-        )
+        return all(row.same for row in self.rows) and all(each.verdict in GOOD for each in self.functions)
 
 
 def compared(functions: tuple[Beside, ...], both: Both) -> Compared:

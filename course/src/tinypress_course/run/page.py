@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from tinypress_course.files import write_text
 from tinypress_course.pictures import ACCENT, INK
-from tinypress_course.run.beside import WORDS
+from tinypress_course.run.beside import GOOD, WORDS
 from tinypress_course.run.compared import Compared, Side
 
 
@@ -23,7 +23,7 @@ def write_page(path: Path, done: Compared, *, stale: bool) -> None:
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
     )
     page = environment.get_template("page.html").render(
-        done=done, stale=stale, words=WORDS, accuracy=_accuracy, time=_time, picture=picture(done)
+        done=done, stale=stale, words=WORDS, good=GOOD, accuracy=_accuracy, time=_time, picture=picture(done)
     )
     write_text(path, page)
 
