@@ -44,7 +44,7 @@ def evaluate(
 
     def call(name: str, inputs: Mapping[str, Plain]) -> Answer:
         if id(inputs) not in answers:
-            with contextlib.redirect_stdout(io.StringIO()):
+            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
                 answers[id(inputs)] = inputs, probes.call(functions, name, inputs)
         return answers[id(inputs)][1]
 
@@ -56,15 +56,16 @@ def feedback_on(verdict: Verdict) -> Feedback | None:
     if verdict.right:
         return None
     first = verdict.failures[0]
+    written = first.answer.get("error") != NOT_WRITTEN
     return Feedback(
         verdict.function,
         first.check.promise,
         first.case.shown,
         first.problem,
-        named=diagnose(verdict, ALL_MISCONCEPTIONS),
+        named=diagnose(verdict, ALL_MISCONCEPTIONS) if written else (),
         broken=len(verdict.failures),
         promises=len(verdict.failures) + len(verdict.kept),
-        written=first.answer.get("error") != NOT_WRITTEN,
+        written=written,
     )
 
 

@@ -1,8 +1,8 @@
 """Small chain networks as plain data, so that they can be drawn, printed and sent to another process.
 
 A layer is ``{"kind": "Linear", "options": {...}, "state": {name: tensor}}``; a network is ``{"layers": [layer
-with a "name", ...], "training": bool}``, run one after the other. Anything else stands for itself, so that a
-check can also hand a function something that is no network.
+with a "name", ...], "training": bool}``, run one after the other. A layer of the kind ``Sequential`` holds ``layers``
+of its own. Anything else stands for itself, so that a check can also hand a function something that is no network.
 """
 
 from __future__ import annotations
@@ -47,6 +47,8 @@ def layer_data(layer: object) -> Plain:
     if isinstance(layer, _WITH_BIAS):
         options["bias"] = layer.bias is not None
     state = {name: value.detach().clone() for name, value in layer.state_dict().items()}
+    if isinstance(layer, nn.Sequential):
+        return {"kind": "Sequential", "options": {}, "state": state, "layers": network_data(layer)["layers"]}
     return {"kind": type(layer).__name__, "options": options, "state": state}
 
 
@@ -62,6 +64,8 @@ def layer_from(data: Plain) -> Any:
     """The layer that ``data`` describes, or ``data`` itself where it is none."""
     if not isinstance(data, dict) or "kind" not in data:
         return data
+    if data["kind"] == "Sequential":
+        return nn.Sequential(OrderedDict((each["name"], layer_from(each)) for each in data["layers"]))
     layer = _KINDS[data["kind"]](**{name: _tuple(value) for name, value in data["options"].items()})
     floats = [value.dtype for value in data["state"].values() if value.is_floating_point()]
     if floats:

@@ -160,3 +160,10 @@ def test_a_seed_is_kept_with_its_run_and_no_other_folder_is_written_to(tmp_path)
     (tmp_path / "mine.txt").write_text("")
     with pytest.raises(CourseError, match="other things"):
         choose_seed(tmp_path, None)
+
+
+def test_a_fault_of_our_own_is_raised_and_does_not_wait_for_ever(plan, monkeypatch):
+    submissions = hand_in(plan, monkeypatch, "ada")
+    monkeypatch.setattr(grading, "Examination", None)
+    with pytest.raises(TypeError):
+        grade_all(submissions, plan, 1, silent)

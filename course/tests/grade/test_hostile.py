@@ -48,7 +48,7 @@ ATTACKS = {
     ),
     "writes noise": ("import os\nos.write(3, b'x' * 100)\nos.write(4, b'x' * 100)\nreturn 0.5", ANSWERED),
     "closes its pipe": ("import os\nos.closerange(0, 64)\nreturn 0.5", LOST),
-    "answers hugely": ("return torch.zeros(12 * 10**6)", "at most 33554432 are read"),
+    "answers hugely": ("return torch.zeros(3 * 10**6)", "at most 8388608 are read"),
     "answers strangely": (
         "class Equal(float):\n"
         "    def __eq__(self, other):\n        return True\n"
@@ -60,6 +60,13 @@ ATTACKS = {
     "answers endlessly nested": (
         "deep = []\nfor _ in range(10**5):\n    deep = [deep]\nreturn deep",
         ANSWERED,
+    ),
+    "describes a network beyond all memory": (
+        "import tinypress_course.worker as worker\n"
+        "options = {'in_features': 10**6, 'out_features': 10**6, 'bias': True}\n"
+        "layer = {'name': 'a', 'kind': 'Linear', 'options': options, 'state': {'weight': torch.zeros(1, 1)}}\n"
+        "worker._answer = lambda *a: {'model': {'layers': [layer]}}\nreturn 0.5",
+        "larger than any that it got",
     ),
     "reads the hidden tests": (
         "from tinypress_course.checks import pruning\nreturn 0.5",

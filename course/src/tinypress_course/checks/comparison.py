@@ -179,7 +179,14 @@ def _at_random(recipe: Plain, control: Plain) -> str:
 def small_control(case: Case, answer: Answer) -> str:
     """How fair the fairest control of a taught candidate is."""
     found = {_untaught(*pair) for pair in _controls(answer, "distill")}
-    order = ("fair", "never trained", "of another size", "taught as well", "of another kind")
+    order = (
+        "fair",
+        "never trained",
+        "of another size",
+        "of another start",
+        "taught as well",
+        "of another kind",
+    )
     return next((word for word in order if word in found), "missing")
 
 
@@ -189,6 +196,8 @@ def _untaught(recipe: Plain, control: Plain) -> str:
         return "of another kind"
     if "distill" in kinds(control):
         return "taught as well"
+    if ours["technique"] == "student" != theirs["technique"]:
+        return "of another start"  # weights cut out of the original know what it knows
     if abs(ours["ratio"] - theirs["ratio"]) > 1e-9:
         return "of another size"
     return "fair" if "recover" in kinds(control) else "never trained"

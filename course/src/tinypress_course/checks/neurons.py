@@ -126,10 +126,10 @@ def _by_methods(draw: Draw) -> Iterator[Case]:
 
 
 def _by_activity(draw: Draw) -> Iterator[Case]:
-    model = _two([[0.0, -3.0], [0.0, 1.0], [5.0, 0.0], [-0.1, 3.0]])
+    model = _two([[0.0, -3.0], [0.0, 1.0], [5.0, 0.0], [-0.1, 3.0], [1.0, 4.0]])
     calibration = torch.tensor([[0.1, 2.0], [-0.1, -3.0]])
-    shown = f"fc1 [[0, -3], [0, 1], [5, 0], [-0.1, 3]], fc2, calibration {short(calibration)}"
-    yield _active(model, torch.tensor([[3.0, 0.1]]), 0.25, calibration, shown)
+    shown = f"fc1 [[0, -3], [0, 1], [5, 0], [-0.1, 3], [1, 4]], fc2, calibration {short(calibration)}"
+    yield _active(model, torch.tensor([[3.0, 0.1]]), 0.2, calibration, shown)
     shifted = linear(torch.eye(4), torch.tensor([0.0, 0.0, 4.0, -4.0]), "fc1")
     model = {"layers": [shifted, linear(draw.normal(2, 4), None, "fc2")], "training": False}
     yield _active(model, draw.normal(2, 4), 0.5, 0.5 * draw.normal(9, 4).clamp(-3, 3), "fc1, fc2")

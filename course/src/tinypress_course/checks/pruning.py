@@ -52,6 +52,9 @@ def _sparse(draw: Draw) -> Iterator[Case]:
     words = random_network([("words", nn.Embedding(4, 3)), ("head", nn.Linear(3, 2))], draw.seed)
     words["layers"][0]["state"]["weight"][0] = 0.0
     yield Case({"of": words}, "calculate_sparsity(an Embedding with some zeros, and a Linear)")
+    deep = random_network([("block", nn.Sequential(nn.Linear(3, 3))), ("head", nn.Linear(3, 2))], draw.seed)
+    deep["layers"][0]["layers"][0]["state"]["weight"][0] = 0.0
+    yield Case({"of": deep}, "calculate_sparsity(a Linear inside a block with some zeros, and another)")
 
 
 def _sparse_hidden(draw: Draw) -> Iterator[Case]:

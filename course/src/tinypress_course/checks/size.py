@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
 
@@ -44,6 +45,11 @@ def _of_words(seed: int) -> Plain:
     )
 
 
+def _nested(seed: int) -> Plain:
+    block = nn.Sequential(OrderedDict(conv=nn.Conv1d(3, 4, 3), norm=nn.BatchNorm1d(4)))
+    return random_network([("block", block), ("flat", nn.Flatten()), ("head", nn.Linear(8, 3))], seed)
+
+
 def _frozen(seed: int, what: str) -> Plain:
     network = _mixed(seed)
     network["layers"][0]["frozen"] = [what]
@@ -55,6 +61,7 @@ def _networks(draw: Draw) -> Iterator[tuple[Plain, str]]:
     yield _small(bias=True), "a Linear with 2 weights and a bias"
     yield _mixed(draw.seed), "Conv1d, BatchNorm1d, ReLU, Flatten, Linear without bias"
     yield _of_words(draw.seed), "Embedding, LSTM, LayerNorm"
+    yield _nested(draw.seed), "a block of Conv1d and BatchNorm1d, and a Linear"
     yield _net(linear(torch.ones(2, 3, dtype=torch.float64), name="fc")), "a Linear with 6 weights of float64"
 
 
@@ -161,6 +168,12 @@ def _spreads(draw: Draw) -> Iterator[Case]:
         {"model": _of_words(draw.seed), "near_zero": 0.3},
         "analyze_weight_distribution(Embedding, LSTM, LayerNorm)",
     )
+    yield Case(
+        {"model": _nested(draw.seed)},
+        "analyze_weight_distribution(a block of Conv1d and BatchNorm1d, and a Linear)",
+    )
+    half = _net(linear(draw.normal(8, 8).to(torch.float16), name="fc"))
+    yield Case({"model": half}, "analyze_weight_distribution(a Linear with 64 weights of float16)")
 
 
 def _spreads_hidden(draw: Draw) -> Iterator[Case]:

@@ -203,6 +203,8 @@ def _epochs(found: Watched) -> str | None:
 
 def _ordered(found: Watched) -> str | None:
     order = watched.order(found)
+    if order == "none":
+        return "the loss never gets a sample to learn from"
     if order == "as they lie":
         return "the samples come in the order in which they lie"
     if found.inputs["schedule"]["seed"] == found.inputs["again"]["seed"]:

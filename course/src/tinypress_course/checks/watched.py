@@ -5,6 +5,7 @@ The findings are words and numbers, so that trainings can be compared whose opti
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -52,9 +53,21 @@ class Watched:
 
 def watch(case: Case, answer: Answer) -> Watched:
     """What is seen of one training."""
-    inputs = case.inputs
-    answers = _says(network_from(inputs["teacher"]).eval(), _samples(inputs))
-    return Watched(inputs, answer, answers, _asked(inputs, answer["losses"], answers))
+    answers = _teacher_answers(case)
+    return Watched(case.inputs, answer, answers, _asked(case.inputs, answer["losses"], answers))
+
+
+_remembered: deque[tuple[Case, Tensor]] = deque(maxlen=16)
+
+
+def _teacher_answers(case: Case) -> Tensor:
+    """What the teacher answers in evaluation mode; remembered, since many mistakes are tried on one case."""
+    for known, answers in _remembered:
+        if known is case:
+            return answers
+    answers = _says(network_from(case.inputs["teacher"]).eval(), _samples(case.inputs))
+    _remembered.append((case, answers))
+    return answers
 
 
 def _asked(inputs: Mapping[str, Plain], calls: Any, answers: Tensor) -> tuple[Asked, ...]:
@@ -87,8 +100,16 @@ def _rows(given: Tensor, answers: Tensor) -> tuple[int, ...] | None:
 
 
 def teacher_given(watched: Watched) -> str:
-    """What stood where the teacher's logits were promised."""
-    calls, answers = watched.calls, watched.answers
+    """What stood where the teacher's logits were promised, first of all where something was learned."""
+    word = _teacher_word(_learned_from(watched), watched.answers)
+    return _teacher_word(watched.calls, watched.answers) if word == "its logits" else word
+
+
+def _learned_from(watched: Watched) -> tuple[Asked, ...]:
+    return tuple(call for call in watched.calls if call.step or call.teacher_learns) or watched.calls
+
+
+def _teacher_word(calls: tuple[Asked, ...], answers: Tensor) -> str:
     if not calls:
         return "nothing"
     if all(call.rows is not None for call in calls):
@@ -108,14 +129,15 @@ def teacher_learns(watched: Watched) -> bool:
 
 
 def labels_given(watched: Watched) -> str:
-    """Whose labels the loss got."""
+    """Whose labels the loss got, first of all where something was learned."""
     targets = torch.cat([watched.inputs["train_targets"], watched.inputs["validation_targets"]])
-    known = [call for call in watched.calls if call.rows is not None]
-    if all(torch.equal(call.labels, targets[list(call.rows or ())]) for call in known):
-        return "theirs"
-    if all(torch.equal(call.labels, call.teacher.argmax(1)) for call in watched.calls):
-        return "the teacher's guesses"
-    return "labels of others"
+    for calls in (_learned_from(watched), watched.calls):
+        known = [call for call in calls if call.rows is not None]
+        if all(torch.equal(call.labels, targets[list(call.rows or ())]) for call in known):
+            continue
+        guesses = all(torch.equal(call.labels, call.teacher.argmax(1)) for call in calls)
+        return "the teacher's guesses" if guesses else "labels of others"
+    return "theirs"
 
 
 def epoch_length(inputs: Mapping[str, Plain]) -> int:
@@ -146,6 +168,8 @@ def order(watched: Watched) -> str:
     """In which order the samples come, and whether a second training took the same."""
     rows = [call.rows for call in watched.steps]
     epoch = [row for batch in rows[: epoch_length(watched.inputs)] for row in batch or ()]
+    if not epoch:
+        return "none"
     if epoch == sorted(epoch):
         return "as they lie"
     again = _asked(watched.inputs, watched.answer.get("again", ()), watched.answers)

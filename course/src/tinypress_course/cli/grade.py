@@ -16,7 +16,7 @@ from rich.text import Text
 from tinypress_course.cells import read_cells
 from tinypress_course.cli.options import bars
 from tinypress_course.errors import CourseError
-from tinypress_course.grade.gradebook import Row, Run, as_data, rows_of, write_gradebook
+from tinypress_course.grade.gradebook import NOT_MARKED, Row, Run, as_data, rows_of, write_gradebook
 from tinypress_course.grade.grading import choose_seed, grade_all, make_plan
 from tinypress_course.grade.likeness import like_each_other, like_toolkit, toolkit_prints
 from tinypress_course.grade.rubric import RUBRIC, read_rubric
@@ -132,7 +132,7 @@ def _show(rows: list[Row], run: Run, target: Path) -> None:
     table.add_column("to look at", overflow="fold")
     for row in rows:
         parts = (row.grade.automatic, row.grade.technical, row.tradeoffs, row.grade.applied.points)
-        flags = "; ".join(flag for flag in row.flags if flag != "not marked yet")
+        flags = "; ".join(flag for flag in row.flags if flag != NOT_MARKED)
         numbers = [f"{part:.1f}" for part in parts]
         table.add_row(_plain(row.grade.learner), *numbers, f"{row.total:.1f} of {row.of:g}", _plain(flags))
     console = Console()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import os
 import select
 import signal
@@ -28,6 +29,7 @@ from tinypress_course.worker import ENDED, KILLED, READY, START, STOP
 
 _STARTING_SECONDS = 120.0
 _CLOSED = "the pipe was closed"
+_MOST_NUMBERS = 1 << 24  # a layer is built before its tensors are looked at
 Pieces = Sequence[tuple[str, str]]
 
 
@@ -159,7 +161,10 @@ class Session:
             Lost: no answer, or none that can be read.
         """
         asked = {"function": function, "inputs": dict(inputs)}
-        return _tame(self._exchange(asked, self._limits.call_seconds, "gave no answer within"))
+        answer = self._exchange(asked, self._limits.call_seconds, "gave no answer within")
+        if numbers_described(answer) > _MOST_NUMBERS:
+            raise self._lost("sent a network that is larger than any that it got")
+        return _tame(answer)
 
     def _exchange(self, message: Plain, seconds: float, late: str) -> Mapping[str, Any]:
         now = time.monotonic()
@@ -178,8 +183,11 @@ class Session:
             if isinstance(answer, dict):
                 return answer
             said = f"sent a {type(answer).__name__} instead of an answer"
+        raise self._lost(said)
+
+    def _lost(self, said: str) -> Lost:
         self.ended = True
-        raise Lost(self._how_it_ended(said))
+        return Lost(self._how_it_ended(said))
 
 
 class _Patient(io.FileIO):
@@ -207,6 +215,25 @@ class _Patient(io.FileIO):
         poll.register(self.fileno(), what)
         if not poll.poll(max(0.0, 1000 * (self.deadline - time.monotonic()))):
             raise TimeoutError
+
+
+def numbers_described(answer: Plain) -> int:
+    """How many numbers the layers in an answer would hold by what it says of them, were they built: at most so many."""
+    total, open_ones = 0, [answer]
+    while open_ones:
+        value = open_ones.pop()
+        if isinstance(value, Mapping):
+            if "kind" in value and isinstance(value.get("options"), Mapping):
+                sizes = [each for option in value["options"].values() for each in _flat(option)]
+                total += math.prod(max(1, size) for size in sizes)
+            open_ones += value.values()
+        elif isinstance(value, list):
+            open_ones += value
+    return total
+
+
+def _flat(option: Plain) -> list[int]:
+    return [each for each in (option if isinstance(option, list) else [option]) if isinstance(each, int)]
 
 
 def _tame(answer: Mapping[str, Any]) -> Answer:

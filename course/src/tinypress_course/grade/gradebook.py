@@ -24,6 +24,7 @@ from tinypress_course.grade.sandbox import ABOUT, Kind
 from tinypress_course.grade.submission import mark_of
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "|", "%")
+NOT_MARKED = "not marked yet"
 COLUMNS = ("learner", "automatic points", "technical", "trade-offs", "application", "total", "of", "flags")
 
 
@@ -90,7 +91,7 @@ def _flags(grade: Grade, mark: float | None, alike: Sequence[Alike]) -> list[str
     found += [f"implausible: {each}" for each in grade.understanding.implausible]
     found += [grade.understanding.problem] if grade.understanding.problem else []
     found += grade.notes
-    return found + (["not marked yet"] if mark is None else [])
+    return found + ([NOT_MARKED] if mark is None else [])
 
 
 def mistakes_of(grades: Sequence[Grade]) -> list[Mistake]:
@@ -131,7 +132,7 @@ def as_csv(rows: Sequence[Row]) -> str:
 
 
 def _no_formula(text: str) -> str:
-    plain = " ".join(text.split())
+    plain = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return f"'{plain}" if text.startswith(_FORMULA) or plain.startswith(_FORMULA) else plain
 
 
@@ -175,6 +176,7 @@ def as_page(rows: Sequence[Row], run: Run, rubric: Rubric) -> str:
         rows=rows,
         run=run,
         rubric=rubric,
+        not_marked=NOT_MARKED,
         about_isolation=ABOUT[run.isolation],
         mistakes=mistakes_of([row.grade for row in rows]),
     )

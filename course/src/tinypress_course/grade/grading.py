@@ -48,9 +48,8 @@ def choose_seed(out: Path, seed: int | None) -> int:
 
 def make_plan(module: Path, out: Path, seed: int, rubric: Rubric, sandbox: Sandbox) -> Plan:
     """What is handed to every examiner; ``run`` is a hash of all that grades depend on besides the submissions."""
-    depends = hashlib.sha256(f"{seed} {sandbox.kind} {rubric.model_dump_json()}".encode())
-    for path in (*sorted(Path(tinypress_course.__file__).parent.rglob("*.py")), module / SOURCE):
-        depends.update(path.read_bytes())
+    depends = hashlib.sha256(f"{seed} {sandbox.kind} {own_code()} {rubric.model_dump_json()}".encode())
+    depends.update((module / SOURCE).read_bytes())
     stage = sandbox.stage
     return Plan(
         run=depends.hexdigest(),
@@ -64,6 +63,14 @@ def make_plan(module: Path, out: Path, seed: int, rubric: Rubric, sandbox: Sandb
         shown=stage.shown,
         links=stage.links,
     )
+
+
+def own_code() -> str:
+    """A hash of the course's code: another version's grades may be others."""
+    code = hashlib.sha256()
+    for path in sorted(Path(tinypress_course.__file__).parent.rglob("*.py")):
+        code.update(path.read_bytes())
+    return code.hexdigest()
 
 
 def grade_all(submissions: Sequence[Submission], plan: Plan, jobs: int, show: Show) -> list[Grade]:
@@ -95,7 +102,7 @@ class _Class:
 
     def __init__(self, waiting: Sequence[Submission], plan: Plan, jobs: int, show: Show) -> None:
         self._waiting: queue.SimpleQueue[Submission] = queue.SimpleQueue()
-        self._done: queue.Queue[tuple[str, Grade] | CourseError] = queue.Queue()
+        self._done: queue.Queue[tuple[str, Grade] | Exception] = queue.Queue()
         for each in waiting:
             self._waiting.put(each)
         self._plan, self._show = plan, show
@@ -124,7 +131,7 @@ class _Class:
             CourseError: no examiner can do its work here.
         """
         done = self._done.get()
-        if isinstance(done, CourseError):
+        if isinstance(done, Exception):
             raise done
         return done
 
@@ -134,7 +141,7 @@ class _Class:
         try:
             while not self._over and not self._waiting.empty():
                 self._hand_out(f"examiner {number + 1}")
-        except CourseError as error:
+        except Exception as error:  # raised again where the grades are waited for
             self._done.put(error)
         finally:
             self._one_is_ready.set()

@@ -322,6 +322,13 @@ MISCONCEPTIONS: tuple[Misconception, ...] = (
         change=_with("small-dense", steps=(_SMALL, _DISTILL)),
     ),
     _m(
+        "control shrunk, not begun anew",
+        "The control of the taught network is cut out of the original and has its weights. Without a teacher means "
+        "without what the teacher knows.",
+        comparison.small_control,
+        change=_with("small-dense", steps=(_SHRINK, _RECOVER)),
+    ),
+    _m(
         "control of another size",
         "The control of the taught network has another size.",
         comparison.small_control,

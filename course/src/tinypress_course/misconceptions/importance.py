@@ -63,6 +63,7 @@ def _importance(
     otherwise: str | None = None,
     kinds: tuple[type[nn.Module], ...] = _NEURONS,
     without_activations: str | None = None,
+    missing_unnoticed: bool = False,
     any_nan: bool = False,
 ) -> Tensor:
     """Importance with places for mistakes; with none of them it agrees with the statement."""
@@ -74,15 +75,14 @@ def _importance(
             raise ValueError(f"no method {method}")
         method = otherwise
     weight: Tensor = layer.weight.detach().double()  # type: ignore[operator]
-    if method == "activation" and activations is None:
+    if method == "activation" and activations is None and not missing_unnoticed:
         if without_activations is None:
             raise ValueError("no activations")
         method = without_activations
     if method == "random":
         importance = lots(len(weight), seed)
     elif method == "activation":
-        assert activations is not None
-        importance = activation(activations.detach().double())
+        importance = activation(activations.detach().double())  # type: ignore[union-attr]
     else:
         w = rows(weight)
         if bias and isinstance(layer.bias, Tensor):
@@ -188,6 +188,11 @@ MISCONCEPTIONS: tuple[Misconception, ...] = (
         "inputs instead of neurons",
         "You measure along the wrong axis: one number for each input, not for each neuron.",
         rows=lambda weight: weight.transpose(0, 1).flatten(1),
+    ),
+    _m(
+        "inputs instead of neurons",
+        "You measure along the wrong axis: one number for each input, not for each neuron.",
+        rows=lambda weight: weight.flatten(1).T,
     ),
     _m(
         "kernels on their own",
@@ -331,6 +336,11 @@ MISCONCEPTIONS: tuple[Misconception, ...] = (
         "weights for missing activations",
         "Where activations are missing you quietly measure weights.",
         without_activations="l2",
+    ),
+    _m(
+        "missing activations not noticed",
+        "You do not notice that activations are missing, and fail at the first thing that you do with them.",
+        missing_unnoticed=True,
     ),
     _m("NaN accepted", "You rank neurons by NaN, which compares with nothing.", any_nan=True),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -38,10 +38,10 @@ def _number(ratio: float, width: int) -> int:
 
 
 def _cut(module: nn.Module, name: str, axis: int, places: Tensor) -> None:
-    old = getattr(module, name)
-    if isinstance(old, Tensor) and old.dim() > axis:
-        new = old.detach().index_select(axis, places)
-        setattr(module, name, nn.Parameter(new) if isinstance(old, nn.Parameter) else new)
+    tensor = getattr(module, name)
+    if isinstance(tensor, Tensor) and tensor.dim() > axis:
+        rest = tensor.detach().index_select(axis, places)
+        setattr(module, name, nn.Parameter(rest) if isinstance(tensor, nn.Parameter) else rest)
 
 
 def _prune(
@@ -62,12 +62,16 @@ def _prune(
     only_zeros: bool = False,
     bias: bool = True,
     norms: tuple[str, ...] = _OF_NORM,
+    norm_places: Callable[[Tensor], Tensor] = lambda keep: keep,
+    norm_anew: bool = False,
     reader: bool = True,
     reader_axis: int = 1,
     reader_bias: bool = False,
     places: Places = _blocks,
     places_each: Callable[[int, int], int] = lambda inputs, width: inputs // width,
-    attributes: bool = True,
+    attributes: tuple[str, ...] = ("own", "norm", "reader"),
+    read_by: Callable[[Sequence[nn.Module]], nn.Module] = lambda readers: readers[0],
+    every_norm: bool = False,
     told: Callable[[int, int], tuple[float, float]] = lambda was, now: (was, now),
     any_ratio: bool = False,
     any_layer: bool = False,
@@ -79,17 +83,18 @@ def _prune(
     if not any_ratio and (isinstance(ratio, str) or not 0 <= ratio < 1):
         raise ValueError(f"ratio {ratio}")
     pruned = copy.deepcopy(model) if copied else model
-    modules = dict(pruned.named_modules())
-    if not isinstance(modules.get(layer), _NEURONS):
+    by_name = dict(pruned.named_modules())
+    if not isinstance(by_name.get(layer), _NEURONS):
         if any_layer:
             return Compressed(pruned)
         raise ValueError(f"layer {layer}")
-    cut = modules[layer]
-    following = list(modules.values())[list(modules).index(layer) + 1 :]
+    cut = by_name[layer]
+    following = list(by_name.values())[list(by_name).index(layer) + 1 :]
     readers = [module for module in following if isinstance(module, _NEURONS)]
     if not readers and not last_too:
         raise ValueError("the last layer")
-    between = following[: following.index(readers[0])] if readers else following
+    reader_of = read_by(readers) if readers else None
+    between = following[: following.index(readers[0])] if readers and not every_norm else following
     activations = _activations(pruned, cut, calibration if calibrated_on == "calibration" else example_inputs)
     scores = compute_neuron_importance(
         cut,
@@ -97,7 +102,7 @@ def _prune(
         activations=activations if (by or importance) == "activation" else None,
         seed=seed if seeded else 0,
     )
-    scores = score(cut, readers[0] if readers else None, scores)
+    scores = score(cut, reader_of, scores)
     width = len(scores)
     keep = chosen(scores, width - gone(ratio, width))
     if only_zeros:
@@ -111,17 +116,21 @@ def _prune(
     for module in between:
         if isinstance(module, _NORMS) and norms:
             for name in norms:
-                _cut(module, name, 0, keep)
-            if attributes:
+                _cut(module, name, 0, norm_places(keep))
+            if norm_anew:
+                module.running_mean, module.running_var = torch.zeros(len(keep)), torch.ones(len(keep))
+            if "norm" in attributes:
                 module.num_features = len(keep)
-    if readers and reader:
-        weight = _weight(readers[0])
+    if reader_of is not None and reader:
+        weight = _weight(reader_of)
         wide = places(keep, places_each(weight.shape[1], width), width) if reader_axis == 1 else keep
-        _cut(readers[0], "weight", reader_axis, wide)
+        _cut(reader_of, "weight", reader_axis, wide)
         if reader_bias:
-            _cut(readers[0], "bias", 0, keep)
-    if attributes:
-        _tell_widths([cut, *readers[:1]])
+            _cut(reader_of, "bias", 0, keep)
+    if "own" in attributes:
+        _tell_width(cut, "out", 0)
+    if reader_of is not None and "reader" in attributes:
+        _tell_width(reader_of, "in", 1)
     if runs:
         with torch.no_grad():
             pruned(*example_inputs)
@@ -144,11 +153,9 @@ def _weight(layer: nn.Module) -> Tensor:
     return layer.weight.detach()
 
 
-def _tell_widths(layers: list[nn.Module]) -> None:
-    for layer in layers:
-        kind = "features" if isinstance(layer, nn.Linear) else "channels"
-        for name, axis in ((f"out_{kind}", 0), (f"in_{kind}", 1)):
-            setattr(layer, name, _weight(layer).shape[axis])
+def _tell_width(layer: nn.Module, side: str, axis: int) -> None:
+    kind = "features" if isinstance(layer, nn.Linear) else "channels"
+    setattr(layer, f"{side}_{kind}", _weight(layer).shape[axis])
 
 
 def _by_reader(cut: nn.Module, reader: nn.Module | None, scores: Tensor) -> Tensor:
@@ -163,6 +170,10 @@ def _with_bias(cut: nn.Module, reader: nn.Module | None, scores: Tensor) -> Tens
 
 def _strided(keep: Tensor, each: int, width: int) -> Tensor:
     return (keep[None] + width * torch.arange(each)[:, None]).flatten()
+
+
+def _interleaved(keep: Tensor, each: int, width: int) -> Tensor:
+    return (keep[:, None] + width * torch.arange(each)).flatten()
 
 
 def _network(case: Case, answer: Answer) -> Plain:
@@ -327,6 +338,21 @@ MISCONCEPTIONS: tuple[Misconception, ...] = (
         places=_strided,
     ),
     _m(
+        "places of a channel interleaved",
+        "After a flatten the places of one channel lie side by side; you take every so many-th.",
+        places=_interleaved,
+    ),
+    _m(
+        "batch norm begun anew",
+        "Of the batch norm you keep scale and shift and begin mean and variance anew: what they had learned is gone.",
+        norm_anew=True,
+    ),
+    _m(
+        "first places of the batch norm",
+        "Of the batch norm you keep the first places, and not those of the neurons that stay.",
+        norm_places=lambda keep: torch.arange(len(keep)),
+    ),
+    _m(
         "first places kept",
         "You keep the first inputs of the next layer, and not those of the neurons that stay.",
         places=lambda keep, each, width: torch.arange(len(keep) * each),
@@ -336,11 +362,45 @@ MISCONCEPTIONS: tuple[Misconception, ...] = (
         "You keep the last inputs of the next layer, and not those of the neurons that stay.",
         places=lambda keep, each, width: torch.arange((width - len(keep)) * each, width * each),
     ),
-    _m(
-        "attributes not updated",
-        "The tensors are smaller, and the layers' attributes still tell the old widths.",
-        _network,
-        attributes=False,
+    *(
+        _m(name, says, _network, attributes=attributes)
+        for name, says, attributes in (
+            (
+                "attributes not updated",
+                "The tensors are smaller, and the layers' attributes still tell the old widths.",
+                (),
+            ),
+            (
+                "own width not updated",
+                "The layer's own attribute still tells the old width.",
+                ("norm", "reader"),
+            ),
+            (
+                "norm's width not updated",
+                "The batch norm's num_features still tells the old width.",
+                ("own", "reader"),
+            ),
+            (
+                "reader's width not updated",
+                "The attribute of the next layer still tells how many neurons it read before.",
+                ("own", "norm"),
+            ),
+            (
+                "only its own width updated",
+                "The attributes of the layers after it still tell the old widths.",
+                ("own",),
+            ),
+        )
+    ),
+    *_broken(
+        "last layer cut for the next",
+        "You cut the inputs of the last layer; what reads the neurons is the next one.",
+        read_by=lambda readers: readers[-1],
+    ),
+    *_broken(
+        "every batch norm cut",
+        "You cut every batch norm that comes later; only those before the next layer belong to these neurons.",
+        every_norm=True,
     ),
     _m(
         "input changed",

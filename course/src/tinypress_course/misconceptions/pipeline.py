@@ -120,6 +120,12 @@ MISCONCEPTIONS: tuple[Misconception, ...] = (
         room=lambda budget, whole: budget / whole,
     ),
     _m(
+        "places of kept weights alone",
+        "You count the bit for its place only for weights that are kept. Every place needs it, kept or not.",
+        zeros_for=lambda room: 1 - 32 * room / 9,
+        smallest=9 * 0.1 / 32,
+    ),
+    _m(
         "margin added",
         "You add the margin to the budget instead of leaving it free.",
         room=lambda budget, whole: 1.15 * budget / whole,
@@ -339,6 +345,12 @@ MISCONCEPTIONS: tuple[Misconception, ...] = (
         "Your recipe is 8 bits alone, whatever the budget is.",
         partial(_always, Recipe(name="pipeline", steps=(_INT8,))),
         reads=_order,
+    ),
+    _m(
+        "any number accepted",
+        "You take a budget or a size that is not positive.",
+        _order,
+        unchecked=True,
     ),
     Misconception(
         "design_pipeline",

@@ -88,6 +88,22 @@ def _whole_layers_learning(model: nn.Module) -> ParameterCount:
     return ParameterCount(right.total, learning, right.by_layer)
 
 
+def _frozen_left_out(model: nn.Module) -> ParameterCount:
+    layers: dict[str, int] = {}
+    for name, module in model.named_modules():
+        learning = sum(p.numel() for p in module.parameters(recurse=False) if p.requires_grad)
+        if learning:
+            layers[name] = learning
+    return ParameterCount(sum(layers.values()), sum(layers.values()), layers)
+
+
+def _children_alone(model: nn.Module) -> ParameterCount:
+    counts = {name: list(child.parameters()) for name, child in model.named_children()}
+    layers = {name: sum(p.numel() for p in own) for name, own in counts.items() if own}
+    learning = sum(p.numel() for own in counts.values() for p in own if p.requires_grad)
+    return ParameterCount(sum(layers.values()), learning, layers)
+
+
 Bytes = Callable[[Tensor, int | None], int]
 
 
@@ -267,6 +283,16 @@ MISCONCEPTIONS: tuple[Misconception, ...] = (
         _whole_layers_learning,
     ),
     _counts(
+        "frozen ones missing everywhere",
+        "You leave frozen parameters out. They are not trained any more, and still lie in the file.",
+        _frozen_left_out,
+    ),
+    _counts(
+        "direct children alone",
+        "You look at the direct children alone: what lies inside a block is told under the block's name.",
+        _children_alone,
+    ),
+    _counts(
         "named by tensor",
         "by_layer has an entry for each tensor (such as 'fc.weight'); it was to have one for each layer.",
         partial(_count, by_tensor=True),
@@ -372,6 +398,11 @@ MISCONCEPTIONS: tuple[Misconception, ...] = (
         "threshold left out",
         "A weight that lies exactly on the threshold is not counted as near zero.",
         partial(_spread, near=lambda v, t: np.abs(v) < t),
+    ),
+    _spreads(
+        "zeros not near zero",
+        "You leave exact zeros out of what is near zero. They are as near as can be.",
+        partial(_spread, near=lambda v, t: (np.abs(v) <= t) & (v != 0)),
     ),
     _spreads(
         "negative ones near zero",
