@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -79,50 +79,56 @@ def diagnose(verdict: Verdict, misconceptions: tuple[Misconception, ...]) -> tup
         for failure in verdict.failures
         for case, answer in ((failure.case, failure.answer), *failure.more)
     ]
-    tried = [_Tried(known, {}) for known in misconceptions if known.function == verdict.function]
+    answers: Answers = {}
+    known = [each for each in misconceptions if each.function == verdict.function]
     # those that explain the smallest failure come first, so that the others are soon out of the running
-    tried.sort(key=lambda each: not _explains(each, *shown[0]))
-    best, explained = 1, []
-    for each in tried:
-        cases = _explained(each, shown, best)
-        best = max(best, cases)
-        explained.append(cases)
-    found = {id(each.known) for each, cases in zip(tried, explained, strict=True) if cases == best}
-    return tuple({known.says: known for known in misconceptions if id(known) in found}.values())
+    ranked = sorted(known, key=lambda each: not _explains(each, *shown[0], answers))
+    best, explained = 1, {}
+    for each in ranked:
+        explained[id(each)] = _explained(each, shown, best, answers)
+        best = max(best, explained[id(each)])
+    return tuple({each.says: each for each in known if explained[id(each)] == best}.values())
 
 
-@dataclass(frozen=True)
-class _Tried:
-    """A known mistake and its answers so far, by the identity of their case."""
-
-    known: Misconception
-    answers: dict[int, Answer]
+Answers = dict[tuple[int, int], Answer]  # by the identities of an implementation and of a case
 
 
-def _explained(tried: _Tried, shown: list[tuple[Check, Case, Answer]], least: int) -> int:
+def _explained(
+    known: Misconception, shown: list[tuple[Check, Case, Answer]], least: int, answers: Answers
+) -> int:
     """On how many of ``shown`` the mistake gives the learner's answer; too few where it cannot reach ``least``."""
     count = 0
     for at, each in enumerate(shown):
         if count + len(shown) - at < least:
             break
-        count += _explains(tried, *each)
+        count += _explains(known, *each, answers)
     return count
 
 
-def _explains(tried: _Tried, check: Check, case: Case, answer: Answer) -> bool:
-    known = tried.known
-    if id(case) not in tried.answers:
-        tried.answers[id(case)] = probes.call(standing_in(known), known.function, case.inputs)
-    theirs = tried.answers[id(case)]
+def _explains(known: Misconception, check: Check, case: Case, answer: Answer, answers: Answers) -> bool:
+    def of(implementation: Callable[..., Any]) -> Answer:
+        key = id(implementation), id(case)
+        if key not in answers:
+            functions = _standing_in(known.function, implementation)
+            answers[key] = probes.call(functions, known.function, case.inputs)
+        return answers[key]
+
+    if known.right is not None and _alike(known, case, of(known.right), answer):
+        return False
+    theirs = of(known.implementation)
     return _alike(known, case, theirs, answer) and check.wrong(case, theirs) is not None
 
 
 def standing_in(known: Misconception) -> Mapping[str, Any]:
     """The functions of the module with the mistake in its place; all others are the toolkit's."""
+    return _standing_in(known.function, known.implementation)
+
+
+def _standing_in(function: str, implementation: Callable[..., Any]) -> Mapping[str, Any]:
     right = {name: getattr(tinypress, name) for name in probes.PROBES if hasattr(tinypress, name)}
-    if known.function in METRICS:
-        return {**right, "CompressionMetrics": SimpleNamespace(**{known.function: known.implementation})}
-    return {**right, "CompressionMetrics": tinypress.CompressionMetrics, known.function: known.implementation}
+    if function in METRICS:
+        return {**right, "CompressionMetrics": SimpleNamespace(**{function: implementation})}
+    return {**right, "CompressionMetrics": tinypress.CompressionMetrics, function: implementation}
 
 
 def _alike(known: Misconception, case: Case, left: Answer, right: Answer) -> bool:

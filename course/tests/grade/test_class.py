@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import time
@@ -60,8 +61,10 @@ def impatient(folder):
     return str(path)
 
 
-def test_a_class_is_graded(tito, tmp_path, rubric, instead, capsys, monkeypatch):
+def test_a_class_is_graded(tito, tmp_path, rubric, instead, sandbox, capsys, monkeypatch):
     monkeypatch.setattr(grading, "own_code", lambda: "the same")  # whoever edits it meanwhile
+    opened = contextlib.nullcontext(sandbox)  # opened once for all tests
+    monkeypatch.setattr("tinypress_course.cli.grade.open_sandbox", lambda *kind, **trust: opened)
     submissions = tmp_path / "submissions"
     hand_in(submissions, "ada", SOLVED, whole_journal(rubric))
     hand_in(submissions, "bob", released(SOLVED))

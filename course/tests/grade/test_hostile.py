@@ -17,8 +17,8 @@ BESIDE = ("count_parameters", "dequantize_layer_weights")  # before and after it
 
 LOST, ANSWERED = "Its process", "calculate_sparsity"
 ATTACKS = {
-    "loops": ("while True:\n    pass", "gave no answer within 2 seconds"),
-    "sleeps": ("import time\ntime.sleep(600)", "gave no answer within 2 seconds"),
+    "loops": ("while True:\n    pass", "Its process gave no answer within 2 seconds"),
+    "sleeps": ("import time\ntime.sleep(600)", "Its process gave no answer within 2 seconds"),
     "fills memory": ("held = []\nwhile True:\n    held.append(bytearray(10**7))", "MemoryError"),
     "fills memory by tensors": ("return torch.ones(10**11).sum()", "RuntimeError"),
     "forks": ("import os\nwhile True:\n    os.fork()", "PermissionError"),

@@ -217,20 +217,20 @@ def judged_on(watched: Watched) -> str:
 
 
 def epochs_judged(watched: Watched) -> list[float]:
-    """The loss on validation after each epoch, as it was asked for."""
+    """The loss on all of validation, each time that it was asked for once something had been learned."""
     samples = len(watched.inputs["train_targets"])
     totals: list[list[tuple[float, int]]] = []
-    learned = False
-    for call in watched.calls:
+    whole = True  # the next call on validation begins another round
+    for at, call in enumerate(watched.calls):
         if call.step:
-            learned = True
-        elif call.rows is None or min(call.rows) >= samples:
-            if learned:
-                totals.append([])
-            if totals:
-                value = watched_loss(call.student, call.teacher, call.labels).item()
-                totals[-1].append((value, len(call.labels)))
-            learned = False
+            whole = True
+        elif any(each.step for each in watched.calls[:at]) and (
+            call.rows is None or min(call.rows) >= samples
+        ):
+            totals += [[]] if whole else []
+            value = watched_loss(call.student, call.teacher, call.labels).item()
+            totals[-1].append((value, len(call.labels)))
+            whole = sum(n for _, n in totals[-1]) >= len(watched.inputs["validation_targets"])
     return [sum(value * n for value, n in each) / sum(n for _, n in each) for each in totals]
 
 

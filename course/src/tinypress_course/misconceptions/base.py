@@ -16,7 +16,8 @@ class Misconception:
 
     ``says`` names the mistake to the learner without giving the answer. ``compares`` are the keys of the
     probe's answer that must be equal for a match; all of them where it is empty. Where right answers differ
-    among themselves, ``reads`` tells what of an answer is compared instead.
+    among themselves, ``reads`` tells what of an answer is compared instead; what it reads as from the answer of
+    ``right`` as well explains nothing.
     """
 
     function: str
@@ -25,3 +26,4 @@ class Misconception:
     implementation: Callable[..., Any]
     compares: tuple[str, ...] = ()
     reads: Callable[[Case, Answer], Plain] | None = None
+    right: Callable[..., Any] | None = None

@@ -79,7 +79,7 @@ def _shown(*findings: comparison.Finding) -> Callable[[Case, Answer], Plain]:
 def _m(name: str, says: str, *findings: comparison.Finding, **mistake: Any) -> Misconception:
     implementation = partial(_compare, **mistake)
     return Misconception(
-        "compare_compression_techniques", name, says, implementation, reads=_shown(*findings)
+        "compare_compression_techniques", name, says, implementation, reads=_shown(*findings), right=_compare
     )
 
 

@@ -187,7 +187,9 @@ def _states(case: Case, answer: Answer) -> Plain:
 
 
 def _m(name: str, says: str, reads: Any = _states, **mistake: Any) -> Misconception:
-    return Misconception("prune_layer_neurons", name, says, partial(_prune, **mistake), reads=reads)
+    return Misconception(
+        "prune_layer_neurons", name, says, partial(_prune, **mistake), reads=reads, right=_prune
+    )
 
 
 def _broken(name: str, says: str, **mistake: Any) -> tuple[Misconception, Misconception]:

@@ -101,7 +101,9 @@ def _taught(recipe: Plain) -> list[str]:
 
 
 def _m(name: str, says: str, reads: Callable[[Case, Answer], Plain] = _plan, **mistake: Any) -> Misconception:
-    return Misconception("design_pipeline", name, says, partial(_design, **mistake), reads=reads)
+    return Misconception(
+        "design_pipeline", name, says, partial(_design, **mistake), reads=reads, right=_design
+    )
 
 
 def _by_recovering(steps: Steps) -> Steps:

@@ -27,9 +27,14 @@ def _shown(*findings: Finding) -> Callable[[Case, Answer], Plain]:
     return reads
 
 
+_right = partial(teach, how=Training())
+
+
 def _m(name: str, says: str, *findings: Finding, **mistake: Any) -> Misconception:
     implementation = partial(teach, how=Training(**mistake))
-    return Misconception("train_with_distillation", name, says, implementation, reads=_shown(*findings))
+    return Misconception(
+        "train_with_distillation", name, says, implementation, reads=_shown(*findings), right=_right
+    )
 
 
 MISCONCEPTIONS: tuple[Misconception, ...] = (
