@@ -109,6 +109,7 @@ def test_the_assignment_is_the_released_exercise(course):
     assert [cell.source for cell in cells] == [released(cell.text) for cell in read_cells(SOURCE)]
 
 
+@pytest.mark.slow
 def test_points_are_those_of_the_course(submitted, points):
     assert points.keys() == submitted.keys()
     most = {cell.grade_id: cell.points for cell in read_cells(SOURCE) if cell.role == "test"}
@@ -122,6 +123,7 @@ def test_points_are_those_of_the_course(submitted, points):
         assert {cell: possible for cell, (_, possible) in points[learner].items()} == most
 
 
+@pytest.mark.slow
 def test_points_tell_right_from_wrong(points):
     assert all(given == possible for given, possible in points["solution"].values())
     assert all(given == 0 for given, _ in points["empty"].values())
@@ -129,6 +131,7 @@ def test_points_tell_right_from_wrong(points):
         assert points[learner][f"test_{wrong.function}"][0] == 0
 
 
+@pytest.mark.slow
 def test_nothing_is_measured_while_grading(autograded):
     (work,) = (each for folder in autograded for each in folder.glob(f"autograded/solution/{ASSIGNMENT}"))
     cells = nbformat.read(work / NOTEBOOK, as_version=4).cells
