@@ -1083,7 +1083,9 @@ def prune_layer_neurons(
     cut(consumer, "weight", 1, places)
     setattr(consumer, "in_features" if isinstance(consumer, nn.Linear) else "in_channels", len(places))
     with torch.no_grad():
-        copy.deepcopy(pruned).eval()(*example_inputs)  # in training mode it would move the batch norms' averages
+        copy.deepcopy(pruned).eval()(
+            *example_inputs
+        )  # in training mode it would move the batch norms' averages
     return Compressed(pruned, changes=(Change(layer, "neurons", width, len(keep)),))
     ### END SOLUTION
 
