@@ -16,7 +16,7 @@ from tinypress_course.audit import leaks_in_folder, leaks_in_wheel, secrets_of
 from tinypress_course.cli.release import release
 from tinypress_course.errors import CourseError, SourceError
 from tinypress_course.module import read_module
-from tinypress_course.release import release_module, released
+from tinypress_course.release import release_module, released, without_measurements
 
 MODULE = SOURCE.parent
 REPOSITORY = Path(__file__).parents[2]
@@ -90,8 +90,16 @@ def test_every_other_line_of_the_source_stays_as_it_is(exercise):
     assert len(script) == len(kept) + 2 * SOURCE.read_text().count("### BEGIN SOLUTION")
     files = _files(exercise)
     assert set(files) == {SOURCE.name, "module.yaml", "README.md", "tests/test_compression.py"}
-    for name in files.keys() - {SOURCE.name}:
+    for name in files.keys() - {SOURCE.name, "README.md"}:
         assert files[name] == (MODULE / name).read_bytes()
+
+
+def test_what_the_reference_measured_is_not_given_away(exercise):
+    full, given = ((each / "README.md").read_text() for each in (MODULE, exercise))
+    assert "measured: begin" in full
+    assert "measured" not in given.partition("## What you write")[2].partition("## What it builds on")[0]
+    assert given == without_measurements(full)
+    assert given.count("\n## ") == full.count("\n## ") - 1
 
 
 def test_the_package_holds_the_exercise_of_this_source(exercise):

@@ -20,6 +20,7 @@ from tinypress_course.models import Plain
 
 METRICS = ("count_parameters", "calculate_model_size", "analyze_weight_distribution")
 NOT_WRITTEN = "NotImplementedError"
+MOST_NAMED = 4
 
 
 @dataclass(frozen=True)
@@ -62,11 +63,16 @@ def feedback_on(verdict: Verdict) -> Feedback | None:
         first.check.promise,
         first.case.shown,
         first.problem,
-        named=diagnose(verdict, ALL_MISCONCEPTIONS) if written else (),
+        named=_telling(diagnose(verdict, ALL_MISCONCEPTIONS)) if written else (),
         broken=len(verdict.failures),
         promises=len(verdict.failures) + len(verdict.kept),
         written=written,
     )
+
+
+def _telling(named: tuple[Misconception, ...]) -> tuple[Misconception, ...]:
+    """``named``, or nothing where so many fit that none of them says anything."""
+    return named if len(named) <= MOST_NAMED else ()
 
 
 def diagnose(verdict: Verdict, misconceptions: tuple[Misconception, ...]) -> tuple[Misconception, ...]:
@@ -167,7 +173,7 @@ def as_text(feedback: Feedback) -> str:
         f"  {_sentence(feedback.problem)}",
     ]
     if len(feedback.named) == 1:
-        lines.append(f"  This looks like a known mistake. {feedback.named[0].says}")
+        lines.append(f"  This may be a known mistake. {feedback.named[0].says}")
     elif feedback.named:
         lines.append("  Known mistakes that give the same (this input cannot tell them apart):")
         lines += [f"    - {known.says}" for known in feedback.named]

@@ -70,7 +70,14 @@ def pack(integers: Tensor, bits: int) -> Tensor:
 
     Returns:
         uint8 [ceil(numel * bits / 8)].
+
+    Raises:
+        ValueError: no whole number of bits from 2 to 8, or numbers that are not whole.
     """
+    if isinstance(bits, bool) or not isinstance(bits, int) or not 2 <= bits <= 8:
+        raise ValueError(f"pack(bits={bits}): give a whole number from 2 to 8")
+    if integers.is_floating_point():
+        raise ValueError(f"pack: the numbers are {integers.dtype}; give whole numbers, such as .long()")
     flat = integers.detach().reshape(-1).to(torch.int64)
     ones = (flat[:, None] >> torch.arange(bits)) & 1
     row = ones.reshape(-1)

@@ -5,9 +5,10 @@ None of it is part of the learner's work, and none of it is there when that work
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
+from types import SimpleNamespace, TracebackType
 from typing import Any
 
 from tinypress_course.feedback import METRICS, as_text, evaluate
@@ -18,6 +19,17 @@ JOURNAL = Path("journal.json")
 
 class NotYet(AssertionError):
     """A function does not keep its promises yet; the text says which, with the smallest example."""
+
+
+def _without_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Where the module runs as a script, what is not right yet is told, and not where the course found it."""
+    if issubclass(kind, NotYet):
+        print(error, file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+sys.excepthook = _without_traceback
 
 
 def check(function: Callable[..., Any], *, hidden: bool = False, seed: int = 0) -> None:
@@ -55,7 +67,8 @@ def claim(step: int, **conclusions: Value) -> None:
 def _write(kind: Any, step: int, values: dict[str, Any]) -> None:
     given = {name: value for name, value in values.items() if value is not ...}
     for name in (name for name in values if name not in given):
-        print(f"{name}: still to be filled in (replace the three dots)")
+        late = "; after you have measured it does not count" if kind == "prediction" else ""
+        print(f"{name}: still to be filled in (replace the three dots){late}")
     for name, value in given.items():
         if not isinstance(value, bool | int | float | str):
             raise TypeError(f"{kind} {name}={value!r}: give a number, True or False, or a word")

@@ -33,6 +33,8 @@ def call(functions: Functions, function: str, inputs: Inputs) -> dict[str, Plain
             return PROBES[function](functions, inputs)
     except Exception as error:  # whatever a learner's function raises is an answer too
         kinds = [kind.__name__ for kind in type(error).__mro__ if issubclass(kind, Exception)]
+        if kinds[0] == "NotImplementedError" and str(error):  # torch's own; the exercise's says nothing
+            kinds = kinds[1:]
         return {"error": kinds[0], "kinds": kinds, "message": str(error)[:500]}
 
 

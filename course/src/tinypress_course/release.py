@@ -64,9 +64,20 @@ def _contents(source: Path) -> Iterator[tuple[Path, bytes]]:
 
 def _released_bytes(path: Path) -> bytes:
     content = path.read_bytes()
+    if path.name == "README.md":
+        return without_measurements(content.decode("utf-8")).encode()
     if path.suffix != ".py":
         return content
     try:
         return released(content.decode("utf-8")).encode()
     except SourceError as error:
         raise SourceError(f"{path}: {error}") from error
+
+
+def without_measurements(readme: str) -> str:
+    """``readme`` without the section of what the reference measured: a learner is to guess first."""
+    begin, end = readme.find("<!-- measured: begin"), readme.find("<!-- measured: end")
+    if begin < 0 or end < begin:
+        return readme
+    start, following = readme.rfind("\n## ", 0, begin), readme.find("\n## ", end)
+    return readme[:start] + (readme[following:] if following >= 0 else "\n")

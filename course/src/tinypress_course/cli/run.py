@@ -43,6 +43,7 @@ def run(
     exported = load_package(folder)
     stale = sha256_of(work_file(folder)) != exported.source_sha256
     torch.set_num_threads(1)
+    Console(stderr=True).print("Pressing with your engine and with the toolkit's: two minutes or so.")
     with bars() as show:
         given = given_by(find_task("watch"))
         functions: list[Beside] = []

@@ -37,14 +37,15 @@ def start(
             if each.is_file() and "__pycache__" not in each.parts:
                 write_bytes(target / each.relative_to(source), each.read_bytes())
     facts = read_module(target)
-    console = Console()
+    console = Console(soft_wrap=True)
     console.print(
         f"[bold]{facts.title}[/]: {len(facts.functions)} functions in {len(facts.steps)} steps, "
         f"about {facts.time_hours:g} hours.\n"
     )
-    console.print(f"The exercise is {target / 'compression_dev.py'}. Next:\n", highlight=False)
-    console.print(f"  cd {target}", highlight=False)
     console.print(
-        "  tito test --step 1     [dim]# then open compression_dev.py, and README.md for how to work[/]"
+        f"The exercise is {target / 'compression_dev.py'}; README.md beside it says how to work. Next:\n",
+        highlight=False,
     )
+    console.print(f"  cd {target}", highlight=False)
+    console.print("  tito test --step 1     [dim]# what is to be written[/]")
     return 0

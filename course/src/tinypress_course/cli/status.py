@@ -40,7 +40,7 @@ def table_of(module: Module, results: list[Result], folder: Path) -> Table:
     table.caption = (
         f"{held:g} of {possible:g} automatic points, by the promises you can see. The grade asks a few more."
     )
-    for name in ("", "points", "attempts", "hints"):
+    for name in ("", "points", "tries", "hints"):
         table.add_column(name, justify="right" if name else "left", no_wrap=True)
     for step in module.steps:
         table.add_section()

@@ -35,7 +35,10 @@ def submit(
         )
     folder = find_module(module)
     work = work_file(folder)
-    definitions(read_cells(work))  # what cannot be read could not be graded
+    cells = read_cells(work)
+    definitions(cells)  # what cannot be read could not be graded
+    solutions = [cell for cell in cells if cell.role == "solution"]
+    blank = sum("raise NotImplementedError()" in cell.text for cell in solutions)
     journal = read_journal(folder / JOURNAL)
     content = {
         "submission.json": json.dumps({"format": 1, "learner": learner, "module": folder.name}),
@@ -50,7 +53,8 @@ def submit(
     write_bytes(target, packed.getvalue())
     kinds = [entry.kind for entry in journal.entries]
     Console().print(
-        f"{target} holds {work.name} and a journal of {kinds.count('prediction')} predictions, "
+        f"{target} holds {work.name}, with {len(solutions) - blank} of {len(solutions)} functions written, "
+        f"and a journal of {kinds.count('prediction')} predictions, "
         f"{kinds.count('measurement')} measurements and {kinds.count('claim')} claims. Hand it in.",
         highlight=False, soft_wrap=True,
     )  # fmt: skip

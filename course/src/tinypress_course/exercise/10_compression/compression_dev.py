@@ -85,6 +85,9 @@ predict(1, file_kilobytes=..., share_in_convolutions=...)
 # %% [markdown]
 # ## Write
 #
+# What you refuse, you refuse with a ``ValueError`` whose text tells the value that was given. Helpers of your
+# own go into the function's cell, above it, or into a cell of their own.
+#
 # Three questions to ask of any network. A parameter is what training may change; a buffer, such as the
 # running mean of a batch norm, is kept in the file but not trained. What belongs to a layer is what it
 # holds itself, not what its children hold.
@@ -134,9 +137,11 @@ check(CompressionMetrics.calculate_model_size)
 def analyze_weight_distribution(model: nn.Module, *, near_zero: float = 1e-3) -> dict[str, WeightSummary]:
     """How the weights are spread: a ``WeightSummary`` for each layer by its name, and one of all weights as ``""``.
 
-    Weights are the floating-point parameters of two or more dimensions. Take mean and standard deviation (that of
-    the population: divide by n) in float64. ``near_zero`` counts |w| <= near_zero. Raises a ``ValueError`` where
-    ``model`` is no ``nn.Module``, ``near_zero`` is below 0, a weight is NaN or infinite, or there are no weights.
+    Weights are the floating-point parameters of two or more dimensions. A summary has ``count``, ``mean``, ``std``
+    (that of the population: divide by n), ``low`` and ``high`` (the smallest and largest weight), ``near_zero`` (the
+    share, 0 to 1, with |w| <= near_zero) and ``sparsity`` (the share of exact zeros). Take mean and ``std`` in float64.
+    Raises a ``ValueError`` where ``model`` is no ``nn.Module``, ``near_zero`` is below 0, a weight is NaN or infinite,
+    or there are no weights.
     """
     # YOUR CODE HERE
     raise NotImplementedError()
@@ -412,8 +417,8 @@ def quantize_layer_weights(
     scale is 1. ``per_channel`` gives each output channel (axis 0) a scale of its own.
 
     Returns ``QuantizedWeight(packed=pack(q, bits), shape=..., bits=bits, scheme=scheme, axis=0 or None,
-    scale=float32 [channels or 1], zero_point=int32 [channels or 1])``. Raises a ``ValueError`` for bits outside 2..8,
-    another scheme, no floating-point weight, and NaN or infinite weights. The layer is not changed.
+    scale=float32 [channels or 1], zero_point=int32 [channels or 1])``. Raises a ``ValueError`` for anything but a whole
+    number of bits from 2 to 8, another scheme, no floating-point weight, and NaN or infinite weights. The layer is not changed.
     """
     # YOUR CODE HERE
     raise NotImplementedError()
