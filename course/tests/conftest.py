@@ -16,7 +16,7 @@ from learning import MODULE
 from tinypress_course.cli.main import app_for
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def _one_thread():
     before = torch.get_num_threads()
     torch.set_num_threads(1)
