@@ -129,14 +129,16 @@ def _show(rows: list[Row], run: Run, target: Path) -> None:
     table.add_column("learner")
     for name in ("automatic", "technical", "trade-offs", "application", "total"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("to look at", overflow="fold")
     for row in rows:
         parts = (row.grade.automatic, row.grade.technical, row.tradeoffs, row.grade.applied.points)
-        flags = "; ".join(flag for flag in row.flags if flag != NOT_MARKED)
         numbers = [f"{part:.1f}" for part in parts]
-        table.add_row(_plain(row.grade.learner), *numbers, f"{row.total:.1f} of {row.of:g}", _plain(flags))
+        table.add_row(_plain(row.grade.learner), *numbers, f"{row.total:.1f} of {row.of:g}")
     console = Console()
     console.print(table)
+    for row in rows:
+        look = "; ".join(flag for flag in row.flags if flag != NOT_MARKED)
+        if look:
+            console.print(_plain(f"{row.grade.learner}: {look}"), soft_wrap=True)
     console.print(
         f"Isolation: {ABOUT[run.isolation]}. Seed {run.seed}.\n{target / 'gradebook.html'}\n{target / 'gradebook.csv'}",
         markup=False, highlight=False, soft_wrap=True,

@@ -29,12 +29,17 @@ from tinypress_course.worker import ENDED, KILLED, READY, START, STOP
 
 _STARTING_SECONDS = 120.0
 _CLOSED = "the pipe was closed"
+_LATE_START = "was not done with executing the file after"
 _MOST_NUMBERS = 1 << 24  # a layer is built before its tensors are looked at
 Pieces = Sequence[tuple[str, str]]
 
 
 class Lost(Exception):
     """A session gave no answer that can be used; the text says why, after the words "its process"."""
+
+
+class Unstarted(Lost):
+    """The learner's file itself could not be executed, so that there is nothing to ask."""
 
 
 class JailBroken(Exception):
@@ -78,7 +83,7 @@ class Jail:
         """A fresh child with ``pieces`` executed in it, for calls ``until`` then; it is ended whatever it does.
 
         Raises:
-            Lost: the pieces could not be executed within the limits.
+            Unstarted: the pieces could not be executed within the limits.
             JailBroken: the sandbox is gone.
         """
         self.wait_until_ready()
@@ -147,9 +152,10 @@ class Session:
     def begin(self, pieces: Pieces, bounds: Mapping[str, int], *, filtered: bool) -> None:
         """Have the pieces executed; ``failed`` then says which of them raised what."""
         first = {"pieces": [list(piece) for piece in pieces], "bounds": dict(bounds), "filtered": filtered}
-        failed = self._exchange(
-            first, self._limits.import_seconds, "was not done with executing the file after"
-        )
+        try:
+            failed = self._exchange(first, self._limits.import_seconds, _LATE_START)
+        except Lost as lost:
+            raise Unstarted(str(lost)) from lost
         told = failed.get("failed")
         if isinstance(told, Mapping):
             self.failed = {str(name): str(said)[:300] for name, said in told.items()}

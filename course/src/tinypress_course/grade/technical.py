@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from tinypress_course.checks.all import ALL_CHECKS
 from tinypress_course.checks.base import Answer, Verdict, judge
 from tinypress_course.feedback import METRICS, as_text, feedback_on
-from tinypress_course.grade.child import Jail, JailBroken, Lost
+from tinypress_course.grade.child import Jail, JailBroken, Lost, Unstarted
 from tinypress_course.grade.result import Named, Outcome
 from tinypress_course.grade.rubric import Limits
 from tinypress_course.grade.work import Work
@@ -36,12 +36,19 @@ def grade_functions(
     ``new_jail`` gives the sandbox, and a new one where that one is gone; ``note`` hears each name before it is judged.
     """
     until = time.monotonic() + limits.technical_seconds
+    hopeless = ""
     for function in module.functions:
         note(function)
         if all(check.function != function for check in ALL_CHECKS):
             found = _Found(keeps=True, text="there is no check for it yet")
+        elif hopeless:
+            found = _Found(text=f"{function}: not judged. {hopeless}")
         elif time.monotonic() < until:
-            found = _judged(function, work, new_jail, seed, until)
+            try:
+                found = _judged(function, work, new_jail, seed, until)
+            except Unstarted as unstarted:  # and it would not be executed for the next function either
+                hopeless = f"The process that executes the file {unstarted}."
+                found = _Found(text=f"{function}: not judged. {hopeless}")
         else:
             found = _Found(text=f"{function}: not judged. The time for this learner was used up.")
         yield Outcome(
@@ -88,6 +95,8 @@ def _judged(function: str, work: Work, new_jail: Callable[[], Jail], seed: int, 
             verdict = judge(function, ALL_CHECKS, call, seed, hidden=True)
             failed = {**work.broken, **session.failed}
         told = feedback_on(verdict)
+    except Unstarted:
+        raise
     except (Lost, JailBroken) as lost:
         return _Found(text=f"{function}: not judged. Its process {lost}.")
     except Exception as error:  # an answer made to break the judge

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tinypress_course.cells import Cell, definitions, read_cells
@@ -44,7 +44,7 @@ def read_work(submission: Submission) -> Work:
     for place, cell in enumerate(cells, start=1):
         name = cell.grade_id or f"cell {place}"
         try:
-            parts = [text for each in _apart(cell) if (text := definitions([each])).strip()]
+            parts = [part for part in _parts(cell) if part.strip()]
         except SourceError as error:
             broken[name] = str(error)
         except Exception as error:  # a text made to break the parser
@@ -54,16 +54,18 @@ def read_work(submission: Submission) -> Work:
     return Work(tuple(cells), tuple(pieces), broken)
 
 
-def _apart(cell: Cell) -> Iterator[Cell]:
+def _parts(cell: Cell) -> Iterator[str]:
     """A solution whole, as a notebook runs it; of other cells each statement, so that one import can be missing."""
+    whole = definitions([cell])  # says where it is no Python
     if cell.role not in ("imports", "other"):
-        yield cell
+        yield whole
         return
-    definitions([cell])  # says where it is no Python
     for node in ast.parse(cell.text).body:
-        first = min([node.lineno, *(each.lineno for each in getattr(node, "decorator_list", ()))])
-        lines = cell.text.splitlines()[first - 1 : node.end_lineno]
-        yield Cell(cell.role, "\n".join(lines), cell.grade_id, cell.points, cell.tags)
+        decorators = getattr(node, "decorator_list", ())
+        first = min([node.lineno, *(each.lineno for each in decorators)])
+        text = "\n".join(cell.text.splitlines()[first - 1 : node.end_lineno])
+        kept = definitions([replace(cell, text=text)])
+        yield text if decorators and kept.strip() else kept
 
 
 def read_own_journal(submission: Submission) -> Journal:
