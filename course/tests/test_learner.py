@@ -120,6 +120,34 @@ def test_no_hint_holds_code():
         assert all("torch." not in text and " = " not in text and "def " not in text for text in three)
 
 
+def test_a_cell_that_is_no_python_costs_its_own_function_alone(tito, exercise, capsys):
+    work = exercise / "compression_dev.py"
+    fill(work, "calculate_sparsity", "return return")
+    fill(work, "prune_weights_by_magnitude", "return layer")
+    assert tito("test", "--step", "2") == 1
+    told = capsys.readouterr().out
+    assert "calculate_sparsity can be executed: not yet" in told
+    assert "return return" in told
+    assert told.count(": not yet.") == 2  # what was written besides is judged all the same
+
+
+def test_where_only_bad_input_is_left_no_hint_is_used_up(tito, exercise, capsys):
+    solution = (
+        "tensors = [module_or_tensor]\n"
+        "if isinstance(module_or_tensor, nn.Module):\n"
+        "    kinds = (nn.Linear, nn.Conv1d, nn.Conv2d)\n"
+        "    tensors = [m.weight for m in module_or_tensor.modules() if isinstance(m, kinds)]\n"
+        "count = sum(t.numel() for t in tensors)\n"
+        "return sum(int((t == 0).sum()) for t in tensors) / count if count else 0.0"
+    )
+    fill(exercise / "compression_dev.py", "calculate_sparsity", solution)
+    tito("hint", "calculate_sparsity")
+    told = capsys.readouterr().out
+    assert "calculate_sparsity does not keep: refuses what is neither module nor tensor" in told
+    assert "bad input" in told
+    assert "a nudge" not in told
+
+
 def test_hint_for_what_holds_says_so(tito, solved, capsys):
     assert tito("hint", "design_pipeline") == 0
     assert "nothing to hint at" in capsys.readouterr().out

@@ -90,7 +90,8 @@ predict(1, file_kilobytes=..., share_in_convolutions=...)
 #
 # Three questions to ask of any network. A parameter is what training may change; a buffer, such as the
 # running mean of a batch norm, is kept in the file but not trained. What belongs to a layer is what it
-# holds itself, not what its children hold.
+# holds itself, not what its children hold. Two layers may hold the very same tensor, as a language model does
+# whose output layer reuses its embedding: that is one tensor, and it belongs to the first of them.
 
 
 # %% nbgrader={"grade": false, "grade_id": "count_parameters", "locked": false, "schema_version": 3, "solution": true, "task": false}
@@ -103,16 +104,19 @@ class CompressionMetrics:
 
         Returns a ``ParameterCount``: ``total``, ``trainable`` (those with ``requires_grad``) and ``by_layer``, which
         maps a layer's name, as in ``model.named_modules()``, to its own parameters. A layer without parameters does
-        not appear. Buffers, such as the running mean of a batch norm, are no parameters. Raises a ``ValueError``
-        where ``model`` is no ``nn.Module`` or has no parameters.
+        not appear. A parameter that two layers share counts once, with the first that holds it. Buffers, such as the
+        running mean of a batch norm, are no parameters. Raises a ``ValueError`` where ``model`` is no ``nn.Module``
+        or has no parameters.
         """
         ### BEGIN SOLUTION
         if not isinstance(model, nn.Module):
             raise ValueError(f"count_parameters({type(model).__name__}): give a torch.nn.Module")
         by_layer = {}
         trainable = 0
+        seen = set()
         for name, module in model.named_modules():
-            own = list(module.parameters(recurse=False))
+            own = [parameter for parameter in module.parameters(recurse=False) if parameter not in seen]
+            seen.update(own)
             if own:
                 by_layer[name] = sum(parameter.numel() for parameter in own)
                 trainable += sum(parameter.numel() for parameter in own if parameter.requires_grad)
@@ -134,7 +138,8 @@ def calculate_model_size(model: nn.Module, *, bits: int | None = None) -> ModelS
     """Bytes of the network's values: parameters and buffers.
 
     With ``bits`` (2 to 8), a weight tensor, which is any floating-point parameter of two or more dimensions, of n
-    values takes the whole bytes that n * bits bits need; everything else stays as it is. Returns a ``ModelSize``:
+    values takes the whole bytes that n * bits bits need; everything else stays as it is. A parameter that two layers
+    share is stored once, with the first that holds it. Returns a ``ModelSize``:
     ``total_bytes``, ``parameter_bytes``, ``buffer_bytes``, ``by_dtype`` (such as ``{"float32": 400, "int4": 50}``)
     and ``by_layer``. Raises a ``ValueError`` for a number of bits outside 2..8, no ``nn.Module``, or no parameters.
     """
@@ -145,8 +150,11 @@ def calculate_model_size(model: nn.Module, *, bits: int | None = None) -> ModelS
         raise ValueError(f"calculate_model_size(bits={bits}): give 2 to 8 bits")
     by_dtype, by_layer = {}, {}
     parameter_bytes = buffer_bytes = 0
+    seen = set()
     for name, module in model.named_modules():
-        for parameter in module.parameters(recurse=False):
+        own = [parameter for parameter in module.parameters(recurse=False) if parameter not in seen]
+        seen.update(own)
+        for parameter in own:
             kind, size = (
                 str(parameter.dtype).removeprefix("torch."),
                 parameter.numel() * parameter.element_size(),
@@ -186,7 +194,8 @@ check(CompressionMetrics.calculate_model_size, hidden=True)
 def analyze_weight_distribution(model: nn.Module, *, near_zero: float = 1e-3) -> dict[str, WeightSummary]:
     """How the weights are spread: a ``WeightSummary`` for each layer by its name, and one of all weights as ``""``.
 
-    Weights are the floating-point parameters of two or more dimensions. A summary has ``count``, ``mean``, ``std``
+    Weights are the floating-point parameters of two or more dimensions; one that two layers share counts once, with
+    the first. A summary has ``count``, ``mean``, ``std``
     (that of the population: divide by n), ``low`` and ``high`` (the smallest and largest weight), ``near_zero`` (the
     share, 0 to 1, with |w| <= near_zero) and ``sparsity`` (the share of exact zeros). Take mean and ``std`` in float64.
     Raises a ``ValueError`` where ``model`` is no ``nn.Module``, ``near_zero`` is below 0, a weight is NaN or infinite,
@@ -197,11 +206,12 @@ def analyze_weight_distribution(model: nn.Module, *, near_zero: float = 1e-3) ->
         raise ValueError(f"analyze_weight_distribution({type(model).__name__}): give a torch.nn.Module")
     if not near_zero >= 0:
         raise ValueError(f"analyze_weight_distribution(near_zero={near_zero}): give 0 or more")
-    layers = {}
+    layers, seen = {}, set()
     for name, module in model.named_modules():
-        weights = [p.detach().double().flatten() for p in module.parameters(recurse=False) if p.ndim >= 2]
-        if weights:
-            layers[name] = torch.cat(weights)
+        own = [p for p in module.parameters(recurse=False) if p.ndim >= 2 and p not in seen]
+        seen.update(own)
+        if own:
+            layers[name] = torch.cat([p.detach().double().flatten() for p in own])
     if not layers:
         raise ValueError("analyze_weight_distribution: the network has no weights")
     summaries = {}

@@ -94,8 +94,34 @@ def run_definitions(source: str, filename: str, name: str = "learner") -> dict[s
         SourceError: it fails.
     """
     module = ModuleType(name)
+    _execute(source, filename, module.__dict__)
+    return module.__dict__
+
+
+def run_cells(
+    cells: list[Cell], filename: str, name: str = "learner"
+) -> tuple[dict[str, Any], dict[str, SourceError]]:
+    """Execute the definitions cell by cell, as a notebook does: the namespace, and what is wrong with which solution.
+
+    A solution that is no Python, or fails when it is executed, leaves the others standing.
+
+    Raises:
+        SourceError: a cell that is no solution fails, so that nothing can be said of what builds on it.
+    """
+    module, broken = ModuleType(name), {}
+    for cell in cells:
+        try:
+            _execute(definitions([cell]), filename, module.__dict__)
+        except SourceError as error:
+            if cell.role != "solution":
+                raise
+            broken[cell.grade_id] = error
+    return module.__dict__, broken
+
+
+def _execute(source: str, filename: str, namespace: dict[str, Any]) -> None:
     try:
-        exec(compile(source, f"<{filename}>", "exec"), module.__dict__)
+        exec(compile(source, f"<{filename}>", "exec"), namespace)
     except Exception as error:  # whatever a learner's top level raises is told to the learner
         where = traceback.extract_tb(error.__traceback__)[-1]
         here = where.filename == f"<{filename}>" and where.lineno is not None
@@ -104,7 +130,6 @@ def run_definitions(source: str, filename: str, name: str = "learner") -> dict[s
             f"{filename} fails before any function is called, at {line!r}: {type(error).__name__}: {error}. "
             "Mend that line first"
         ) from error
-    return module.__dict__
 
 
 def _is_definition(node: ast.stmt) -> bool:

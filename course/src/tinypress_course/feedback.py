@@ -32,7 +32,7 @@ class Feedback:
     shown: str
     problem: str
     named: tuple[Misconception, ...] = ()
-    broken: int = 1
+    unkept: tuple[str, ...] = ()
     promises: int = 1
     written: bool = True
 
@@ -52,6 +52,11 @@ def evaluate(
     return feedback_on(judge(function, ALL_CHECKS, call, seed, hidden=hidden))
 
 
+def unreadable(function: str, problem: str) -> Feedback:
+    """The feedback on a cell that Python cannot execute."""
+    return Feedback(function, "can be executed", "", problem)
+
+
 def feedback_on(verdict: Verdict) -> Feedback | None:
     """What to tell about a verdict; None where every promise was kept."""
     if verdict.right:
@@ -64,7 +69,7 @@ def feedback_on(verdict: Verdict) -> Feedback | None:
         first.case.shown,
         first.problem,
         named=_telling(diagnose(verdict, ALL_MISCONCEPTIONS)) if written else (),
-        broken=len(verdict.failures),
+        unkept=tuple(failure.check.promise for failure in verdict.failures),
         promises=len(verdict.failures) + len(verdict.kept),
         written=written,
     )
@@ -167,18 +172,19 @@ def as_text(feedback: Feedback) -> str:
     """The feedback for people, in a few lines."""
     if not feedback.written:
         return f"{feedback.function} is not written yet."
-    lines = [
-        f"{feedback.function} {feedback.promise}: not yet.",
-        f"  Try it:  {feedback.shown}",
-        f"  {_sentence(feedback.problem)}",
-    ]
+    lines = [f"{feedback.function} {feedback.promise}: not yet."]
+    if feedback.shown:
+        lines.append(f"  Try it:  {feedback.shown}")
+    lines.append(f"  {_sentence(feedback.problem)}")
     if len(feedback.named) == 1:
         lines.append(f"  This may be a known mistake. {feedback.named[0].says}")
     elif feedback.named:
         lines.append("  Known mistakes that give the same (this input cannot tell them apart):")
         lines += [f"    - {known.says}" for known in feedback.named]
-    if feedback.broken > 1:
-        lines.append(f"  {feedback.broken} of {feedback.promises} promises are broken; this is the first.")
+    if len(feedback.unkept) > 1:
+        lines.append(
+            f"  {len(feedback.unkept)} of {feedback.promises} promises are broken; this is the first."
+        )
     return "\n".join(lines)
 
 

@@ -2,7 +2,8 @@
 
 A layer is ``{"kind": "Linear", "options": {...}, "state": {name: tensor}}``; a network is ``{"layers": [layer
 with a "name", ...], "training": bool}``, run one after the other. A layer of the kind ``Sequential`` holds ``layers``
-of its own. Anything else stands for itself, so that a check can also hand a function something that is no network.
+of its own. ``"shared": {later: first}`` names parameters of the network that are one tensor. Anything else stands for
+itself, so that a check can also hand a function something that is no network.
 """
 
 from __future__ import annotations
@@ -84,6 +85,9 @@ def network_from(data: Plain) -> Any:
     for layer in data["layers"]:
         for name, parameter in network.get_submodule(layer["name"]).named_parameters():
             parameter.requires_grad_(name not in layer.get("frozen", ()))
+    for later, first in data.get("shared", {}).items():
+        layer, _, name = later.rpartition(".")
+        setattr(network.get_submodule(layer), name, network.get_parameter(first))
     return network.train(data.get("training", False))
 
 

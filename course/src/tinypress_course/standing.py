@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from tinypress_course.attempts import read_attempts, with_attempt, write_attempts
-from tinypress_course.cells import Cell, definitions, read_cells, run_definitions
-from tinypress_course.feedback import Feedback, evaluate
+from tinypress_course.cells import Cell, read_cells, run_cells
+from tinypress_course.feedback import Feedback, evaluate, unreadable
 from tinypress_course.module import Module
 
 SEED = 0
@@ -63,12 +63,17 @@ def stand(
         CourseError: the file cannot be read or executed.
     """
     cells = read_cells(work)
-    namespace = run_definitions(definitions(cells), work.name)
+    namespace, broken = run_cells(cells, work.name)
     texts = texts_of(cells, module.functions)
     attempts, results = read_attempts(work.parent), []
     for function in functions if functions is not None else module.functions:
         note(function)
-        (result,) = judged(module, [function], namespace, points_of(cells))
+        if function in broken:
+            points = points_of(cells).get(function, 0.0)
+            feedback = unreadable(function, str(broken[function]))
+            result = Result(function, module.step_of(function).number, points, feedback)
+        else:
+            (result,) = judged(module, [function], namespace, points_of(cells))
         results.append(result)
         if result.written and not result.holds:
             attempts = with_attempt(attempts, function, texts.get(function, ""))

@@ -37,17 +37,25 @@ def _check_one_of(value, allowed):
         raise ValueError(f"{value!r} is not one of {allowed}")
 
 
+def _each_once(model):
+    found = []
+    for name, layer in model.named_modules():
+        for parameter in layer.parameters(recurse=False):
+            if all(parameter is not other for _, other in found):
+                found.append((name, parameter))
+    return found
+
+
 class CompressionMetrics:
     @staticmethod
     def count_parameters(model):
         _check_model(model)
         by_layer = {}
         trainable = 0
-        for name, layer in model.named_modules():
-            for parameter in layer.parameters(recurse=False):
-                by_layer[name] = by_layer.get(name, 0) + parameter.numel()
-                if parameter.requires_grad:
-                    trainable += parameter.numel()
+        for name, parameter in _each_once(model):
+            by_layer[name] = by_layer.get(name, 0) + parameter.numel()
+            if parameter.requires_grad:
+                trainable += parameter.numel()
         total = sum(by_layer.values())
         if total == 0:
             raise ValueError(f"{type(model).__name__} has no parameters")
@@ -61,9 +69,10 @@ def calculate_model_size(model, *, bits=None):
     kind_bytes = {"parameter": 0, "buffer": 0}
     by_dtype = {}
     by_layer = {}
+    once = _each_once(model)
     for layer_name, layer in model.named_modules():
         by_layer[layer_name] = 0
-        held = [("parameter", each) for each in layer.parameters(recurse=False)]
+        held = [("parameter", each) for name, each in once if name == layer_name]
         held += [("buffer", each) for each in layer.buffers(recurse=False)]
         for kind, each in held:
             size = each.numel() * each.element_size()
@@ -108,12 +117,11 @@ def analyze_weight_distribution(model, *, near_zero=1e-3):
     if near_zero < 0:
         raise ValueError(f"near_zero must not be below 0, but it is {near_zero}")
     values = {}
-    for name, layer in model.named_modules():
-        for parameter in layer.parameters(recurse=False):
-            if parameter.is_floating_point() and parameter.dim() >= 2:
-                numbers = parameter.detach().numpy().astype(np.float64).flatten()
-                _check_weights(numbers, f"layer {name!r}")
-                values[name] = np.concatenate([values.get(name, np.array([])), numbers])
+    for name, parameter in _each_once(model):
+        if parameter.is_floating_point() and parameter.dim() >= 2:
+            numbers = parameter.detach().numpy().astype(np.float64).flatten()
+            _check_weights(numbers, f"layer {name!r}")
+            values[name] = np.concatenate([values.get(name, np.array([])), numbers])
     if len(values) == 0:
         raise ValueError(f"{type(model).__name__} has no weights")
     result = {}

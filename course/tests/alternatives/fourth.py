@@ -30,8 +30,9 @@ class CompressionMetrics:
     @staticmethod
     def count_parameters(model):
         isinstance(model, nn.Module) or refuse(f"{model!r} is no nn.Module")
-        own = {name: sum(p.numel() for p in m.parameters(False)) for name, m in model.named_modules()}
-        own = {name: n for name, n in own.items() if n} or refuse(f"{model!r} has no parameters")
+        first = [(name.rpartition(".")[0], p.numel()) for name, p in model.named_parameters()]
+        own = {name: sum(n for each, n in first if each == name) for name, _ in first}
+        own or refuse(f"{model!r} has no parameters")
         total = sum(p.numel() for p in model.parameters())
         return ParameterCount(total, sum(p.numel() for p in model.parameters() if p.requires_grad), own)
 
@@ -52,10 +53,9 @@ def calculate_model_size(model, *, bits=None):
     for kind, size in parameters + buffers:
         by_dtype[kind] = by_dtype.get(kind, 0) + size
     by_layer = {}
-    for name, m in model.named_modules():
-        held = [*m.parameters(recurse=False), *m.buffers(recurse=False)]
-        if held:
-            by_layer[name] = sum(kind_and_bytes(t)[1] for t in held)
+    for name, t in [*model.named_parameters(), *model.named_buffers()]:
+        layer, _, _ = name.rpartition(".")
+        by_layer[layer] = by_layer.get(layer, 0) + kind_and_bytes(t)[1]
     p, b = sum(s for _, s in parameters), sum(s for _, s in buffers)
     return ModelSize(p + b, p, b, by_dtype, by_layer)
 

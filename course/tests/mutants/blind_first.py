@@ -7,8 +7,8 @@ MUTANTS: tuple[Mutant, ...] = (
     # scale)
     Mutant(
         "count_parameters",
-        "own = list(module.parameters(recurse=False))",
-        'own = [p for n, p in module.named_parameters(recurse=False) if n in ("weight", "bias")]',
+        "own = [parameter for parameter in module.parameters(recurse=False) if parameter not in seen]",
+        'own = [p for n, p in module.named_parameters(recurse=False) if n in ("weight", "bias") and p not in seen]',
         ("only weight and bias",),
     ),
     # calls a whole layer trainable or frozen by its first parameter alone
@@ -42,8 +42,8 @@ MUTANTS: tuple[Mutant, ...] = (
     # tells weights by their name, so that a batch norm's weight counts and an LSTM's matrices do not
     Mutant(
         "analyze_weight_distribution",
-        "for p in module.parameters(recurse=False) if p.ndim >= 2]",
-        'for n, p in module.named_parameters(recurse=False) if n == "weight"]',
+        "for p in module.parameters(recurse=False) if p.ndim >= 2",
+        'for n, p in module.named_parameters(recurse=False) if n == "weight"',
         ("weights by their name",),
     ),
     # counts nearly zero as zero (isclose with its default tolerance)

@@ -14,7 +14,7 @@ MUTANTS: tuple[Mutant, ...] = (
     # lost
     Mutant(
         "count_parameters",
-        "for name, module in model.named_modules():\n            own = list(module.parameters(recurse=False))",
+        "for name, module in model.named_modules():\n            own = [parameter for parameter in module.parameters(recurse=False) if parameter not in seen]",
         "for name, module in model.named_children():\n            own = list(module.parameters())",
         ("direct children alone",),
     ),

@@ -24,8 +24,11 @@ MUTANTS: tuple[Mutant, ...] = (
     _count(
         " for parameter in own if parameter.requires_grad", " for parameter in own", ("everything trainable",)
     ),
+    _count("seen.update(own)", "pass", ("shared ones twice",)),
     _count(
-        "list(module.parameters(recurse=False))", "list(module.parameters())", ("counted at every level",)
+        "[parameter for parameter in module.parameters(recurse=False) if parameter not in seen]",
+        "list(module.parameters())",
+        ("counted at every level",),
     ),
     _size(
         "math.ceil(parameter.numel() * bits / 8)",
@@ -35,11 +38,13 @@ MUTANTS: tuple[Mutant, ...] = (
     _size("math.ceil(parameter.numel() * bits / 8)", "parameter.numel() * bits // 8", ("rounded down",)),
     _size("math.ceil(parameter.numel() * bits / 8)", "parameter.numel() * bits", ("bits taken for bytes",)),
     _size("parameter.ndim >= 2 and ", "", ("biases packed",)),
+    _size("seen.update(own)", "pass", ("shared ones twice",)),
     _size(
         "total_bytes=parameter_bytes + buffer_bytes",
         "total_bytes=parameter_bytes",
         ("buffers not in the total",),
     ),
+    _spread("seen.update(own)", "pass", ("shared ones twice",)),
     _spread("correction=0", "correction=1", ("deviation of a sample",)),
     _spread("values.abs() <= near_zero", "values.abs() < near_zero", ("threshold left out",)),
     _spread("values.mean().item()", "values.abs().mean().item()", ("mean of magnitudes",)),

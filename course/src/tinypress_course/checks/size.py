@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from tinypress_course.checks.judging import close, number, refuses, seen
 from tinypress_course.models import Plain, linear, network_data, network_from, random_network
 
 NAN = float("nan")
+ONCE = "counts a tensor that two layers share once, with the first"
 
 
 def _net(*layers: Plain) -> Plain:
@@ -48,6 +49,20 @@ def _of_words(seed: int) -> Plain:
 def _nested(seed: int) -> Plain:
     block = nn.Sequential(OrderedDict(conv=nn.Conv1d(3, 4, 3), norm=nn.BatchNorm1d(4)))
     return random_network([("block", block), ("flat", nn.Flatten()), ("head", nn.Linear(8, 3))], seed)
+
+
+def _sharing(seed: int) -> Plain:
+    words = [("words", nn.Embedding(7, 4)), ("hidden", nn.Linear(4, 4)), ("norm", nn.BatchNorm1d(4))]
+    network = random_network([*words, ("out", nn.Linear(4, 7))], seed)
+    return {**network, "shared": {"out.weight": "words.weight"}}
+
+
+def _shared(function: str) -> Callable[[Draw], Iterator[Case]]:
+    def cases(draw: Draw) -> Iterator[Case]:
+        shown = f"{function}(a network whose last layer 'out' holds the weight of its embedding 'words')"
+        yield Case({"model": _sharing(draw.seed)}, shown)
+
+    return cases
 
 
 def _frozen(seed: int, what: str) -> Plain:
@@ -214,6 +229,7 @@ def _bad_threshold(draw: Draw) -> Iterator[Case]:
 CHECKS = (
     Check("count_parameters", "counts what training may change, layer by layer", _counting, seen(_counted)),
     Check("count_parameters", "counts other networks as well", _counting_hidden, seen(_counted), hidden=True),
+    Check("count_parameters", ONCE, _shared("count_parameters"), seen(_counted)),
     Check("count_parameters", "refuses what is no network", _no_network("count_parameters"), refuses()),
     Check("calculate_model_size", "adds up the bytes of parameters and buffers", _sizing, seen(_sized)),
     Check("calculate_model_size", "counts packed weights in whole bytes", _packing, seen(_sized)),
@@ -224,6 +240,7 @@ CHECKS = (
         seen(_sized),
         hidden=True,
     ),
+    Check("calculate_model_size", ONCE, _shared("calculate_model_size"), seen(_sized)),
     Check("calculate_model_size", "refuses bits outside 2..8", _bad_bits, _bad_bits_told),
     Check(
         "calculate_model_size", "refuses what is no network", _no_network("calculate_model_size"), refuses()
@@ -237,6 +254,7 @@ CHECKS = (
     Check(
         "analyze_weight_distribution", "describes others as well", _spreads_hidden, seen(_spread), hidden=True
     ),
+    Check("analyze_weight_distribution", ONCE, _shared("analyze_weight_distribution"), seen(_spread)),
     Check("analyze_weight_distribution", "refuses NaN and infinity", _bad_weights, refuses()),
     Check("analyze_weight_distribution", "refuses a threshold below 0", _bad_threshold, refuses("-0.5")),
     Check(

@@ -14,6 +14,13 @@ from tinypress_course.hints import STAGES, read_hints
 from tinypress_course.module import find_module, read_module, work_file
 from tinypress_course.standing import stand
 
+REFUSES = "refuses"
+ONLY_REFUSALS = (
+    "What it computes is right. What is left is bad input: look at the top of the function, before it computes "
+    "anything. Ask there whether the input is what the description allows, and raise a ValueError whose text tells "
+    "the value that was given. The hints are about the computing, so none is used up here."
+)
+
 
 def hint(
     function: Annotated[
@@ -25,9 +32,19 @@ def hint(
     module = read_module(folder)
     names = chosen_functions(module, [function] if function else [], None)
     console = Console()
-    name = next((each for each in names if not stand(module, work_file(folder), [each])[0].holds), None)
-    if name is None:
+    results = (stand(module, work_file(folder), [each])[0] for each in names)
+    broken = next((result for result in results if not result.holds), None)
+    if broken is None or broken.feedback is None:
         console.print(f"{function or 'Everything'} holds: there is nothing to hint at.", highlight=False)
+        return 0
+    name = broken.function
+    unkept = broken.feedback.unkept if broken.written else ()
+    if unkept:
+        console.print(
+            f"{name} does not keep: {'; '.join(unkept)}.", highlight=False, markup=False, soft_wrap=True
+        )
+    if unkept and all(promise.startswith(REFUSES) for promise in unkept):
+        console.print(ONLY_REFUSALS, highlight=False, markup=False, soft_wrap=True)
         return 0
     attempts = read_attempts(folder)
     tried = attempts.of(name)

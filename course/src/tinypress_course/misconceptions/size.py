@@ -44,6 +44,14 @@ def _layers_of_two_kinds(module: nn.Module) -> Mapping[str, Tensor]:
     return _parameters(module) if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d) else {}
 
 
+def _each(model: nn.Module, held: Held, twice: bool = False) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
+    """(layer, what it holds) of every module; a shared tensor with the first alone, unless it is to count ``twice``."""
+    seen: set[Tensor] = set()
+    for name, module in model.named_modules():
+        yield name, {each: t for each, t in held(module).items() if twice or t not in seen}
+        seen.update(held(module).values())
+
+
 def _count(
     model: nn.Module,
     held: Held = _parameters,
@@ -51,8 +59,9 @@ def _count(
     total: Callable[[int, int], int] = lambda every, learning: every,
     trainable: Callable[[int, int], int] = lambda every, learning: learning,
     by_tensor: bool = False,
+    twice: bool = False,
 ) -> ParameterCount:
-    found = [(name, each, t) for name, module in model.named_modules() for each, t in held(module).items()]
+    found = [(name, each, t) for name, own in _each(model, held, twice) for each, t in own.items()]
     layers: dict[str, int] = {}
     for name, each, tensor in found:
         key = f"{name}.{each}" if by_tensor else name
@@ -135,15 +144,16 @@ def _size(
     buffer_of: Callable[[Tensor], bool] = lambda t: True,
     unit: float = 1,
     total_of: Callable[[int, int], int] = lambda parameters, buffers: parameters + buffers,
+    twice: bool = False,
 ) -> ModelSize:
     if not isinstance(model, nn.Module):
         raise ValueError(f"a {type(model).__name__} is no network")
     kinds: dict[str, Any] = {}
     layers: dict[str, Any] = {}
     sums = {"parameters": 0, "buffers": 0}
-    for name, module in model.named_modules():
-        held = {"parameters": list(_parameters(module).values())}
-        own = [b for _, b in module.named_buffers(recurse=False) if buffer_of(b)]
+    for name, parameters in _each(model, _parameters, twice):
+        held = {"parameters": list(parameters.values())}
+        own = [b for _, b in model.get_submodule(name).named_buffers(recurse=False) if buffer_of(b)]
         held["buffers"] = own if buffers else []
         for group, tensors in held.items():
             for tensor in tensors:
@@ -193,10 +203,11 @@ def _spread(
     near_zero: float = 1e-3,
     held: Held = _matrices,
     whole: str = "all",
+    twice: bool = False,
     **mistake: Any,
 ) -> dict[str, WeightSummary]:
     found: Iterator[tuple[str, list[Tensor]]] = (
-        (name, list(held(module).values())) for name, module in model.named_modules()
+        (name, list(own.values())) for name, own in _each(model, held, twice)
     )
     rows = {
         name: np.concatenate([t.detach().numpy().astype(np.float64).ravel() for t in tensors])
@@ -297,6 +308,16 @@ MISCONCEPTIONS: tuple[Misconception, ...] = (
         "by_layer has an entry for each tensor (such as 'fc.weight'); it was to have one for each layer.",
         partial(_count, by_tensor=True),
     ),
+    _counts(
+        "shared ones twice",
+        "A tensor that two layers share is counted with each of them. It is one tensor, and learned once.",
+        partial(_count, twice=True),
+    ),
+    _sizes(
+        "shared ones twice",
+        "A tensor that two layers share is counted with each of them. It lies in the file once.",
+        partial(_size, twice=True),
+    ),
     _sizes(
         "buffers left out",
         "The buffers are missing: a batch norm's running statistics lie in the file too.",
@@ -367,6 +388,11 @@ MISCONCEPTIONS: tuple[Misconception, ...] = (
     ),
     _sizes("kilobytes", "You return kilobytes; bytes were promised.", partial(_size, unit=1024)),
     _sizes("thousands of bytes", "You return kilobytes; bytes were promised.", partial(_size, unit=1000)),
+    _spreads(
+        "shared ones twice",
+        "A tensor that two layers share is described with each of them, and weighs twice in the whole.",
+        partial(_spread, twice=True),
+    ),
     _spreads(
         "deviation of a sample",
         "Your standard deviation divides by one less than the count, as for a sample. These are all the weights "
