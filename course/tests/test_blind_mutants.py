@@ -2,11 +2,11 @@
 
 import pytest
 
-from mutants import blind_first, blind_second, mutated_definitions
+from mutants import blind_first, blind_second, blind_third, mutated_definitions
 from tinypress_course.cells import run_definitions
 from tinypress_course.feedback import evaluate
 
-SETS = {"first": blind_first.MUTANTS, "second": blind_second.MUTANTS}
+SETS = {"first": blind_first.MUTANTS, "second": blind_second.MUTANTS, "third": blind_third.MUTANTS}
 
 
 @pytest.mark.parametrize("which", SETS)

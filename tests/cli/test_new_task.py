@@ -42,6 +42,7 @@ def test_it_can_be_verified(folder: Path) -> None:
     assert json.loads(done.stdout)["holds"] is True
 
 
+@pytest.mark.slow
 def test_the_run_replays_from_its_recipe(folder: Path) -> None:
     again = tinypress(folder, "press", "task.py", "--recipe", "runs/task/recipe.json", "--out", "again")
     assert again.returncode == 0, again.stderr

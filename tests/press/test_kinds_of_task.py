@@ -139,7 +139,14 @@ def own_metric() -> Task:
     )
 
 
-@pytest.mark.parametrize("make", [regression, embeddings, own_metric], ids=lambda make: make.__name__)
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "make",
+    [pytest.param(regression, marks=SLOW), embeddings, pytest.param(own_metric, marks=SLOW)],
+    ids=lambda make: make.__name__,
+)
 def test_it_goes_through_every_standard_recipe(make: Any, tmp_path: Path) -> None:
     task = make()
     receipt = press(task, standard_recipes(task), tmp_path / "run")

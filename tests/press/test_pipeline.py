@@ -73,6 +73,7 @@ def test_both_files_of_a_recipe_hold_the_same_integers(run: Path) -> None:
         assert (in_onnx == 0).float().mean() > 0.2  # the pruned zeros went through recovery and quantization
 
 
+@pytest.mark.slow
 def test_an_equal_run_gives_equal_files_whatever_came_between(run: Path, tmp_path: Path) -> None:
     """Killed at every fifth step of its writing, before and after the move, until it is done."""
     script = f"""

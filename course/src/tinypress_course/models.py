@@ -2,8 +2,8 @@
 
 A layer is ``{"kind": "Linear", "options": {...}, "state": {name: tensor}}``; a network is ``{"layers": [layer
 with a "name", ...], "training": bool}``, run one after the other. A layer of the kind ``Sequential`` holds ``layers``
-of its own. ``"shared": {later: first}`` names parameters of the network that are one tensor. Anything else stands for
-itself, so that a check can also hand a function something that is no network.
+of its own. ``"shared": {later: first}`` names parameters of the network that are one tensor, ``"own"`` are those of
+the network itself. Anything else stands for itself, so that a check can also hand over what is no network.
 """
 
 from __future__ import annotations
@@ -82,6 +82,8 @@ def network_from(data: Plain) -> Any:
     if not isinstance(data, dict) or "layers" not in data:
         return data
     network = nn.Sequential(OrderedDict((layer["name"], layer_from(layer)) for layer in data["layers"]))
+    for name, value in data.get("own", {}).items():
+        network.register_parameter(name, nn.Parameter(value.clone()))
     for layer in data["layers"]:
         for name, parameter in network.get_submodule(layer["name"]).named_parameters():
             parameter.requires_grad_(name not in layer.get("frozen", ()))

@@ -126,6 +126,8 @@ def _by_lot(draw: Draw) -> Iterator[Case]:
     for again in (7, 8):
         shown = f"Linear [32 x 2], seed=7, and again with seed={again}"
         yield _case(linear(draw.normal(32, 2)), shown, "random", seed=7, again=again)
+    zero = _case(linear(draw.normal(32, 2)), "Linear [32 x 2], seed=0, and again with seed=0", "random")
+    yield Case({**zero.inputs, "seed": 0, "again": 0}, zero.shown)
     one = _case(linear(torch.tensor([[2.0]])), "Linear [[2]], seed=1, and again with seed=1", "random")
     yield Case({**one.inputs, "seed": 1, "again": 1}, one.shown)
 

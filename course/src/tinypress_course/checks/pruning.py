@@ -240,6 +240,11 @@ def _pruned_before(draw: Draw) -> Iterator[Case]:
     once = _two_layers(torch.tensor([[0.0], [2.0]]), torch.tensor([[30.0, 40.0]]))
     shown = "prune_model_by_magnitude(fc1 [[0], [2]], fc2 [[30, 40]], 0.5)"
     yield Case({"model": once, "sparsity": 0.5}, shown)
+    late = {
+        **once,
+        "layers": [{**each, "name": name} for each, name in zip(once["layers"], "ba", strict=True)],
+    }
+    yield Case({"model": late, "sparsity": 0.5}, "prune_model_by_magnitude(b [[0], [2]], a [[30, 40]], 0.5)")
     yield from _models(draw)
 
 

@@ -80,6 +80,8 @@ def _constant(draw: Draw) -> Iterator[Case]:
         yield _case(torch.full((1, 3), 0.25), 8, scheme)
         yield _case(torch.tensor([[0.0, 0.0], [1.0, -2.0]]), 4, scheme)
     yield _case(torch.tensor([[5.0]]), 8)
+    for scheme in ("symmetric", "affine"):
+        yield _case(torch.tensor([[1e-9, -3e-9]]), 8, scheme)
 
 
 def _hidden(draw: Draw) -> Iterator[Case]:
@@ -217,6 +219,8 @@ def _read_right(case: Case, answer: Answer) -> str | None:
 def _misfit(draw: Draw) -> Iterator[Case]:
     given = _quantized(torch.ones(3, 2), 8, "symmetric", True)
     yield Case({"quantized": {**given, "scale": torch.ones(2)}}, f"{BACK}(3 channels and 2 scales)")
+    one = {"scale": torch.ones(1), "zero_point": torch.zeros(1, dtype=torch.int32)}
+    yield Case({"quantized": {**given, **one}}, f"{BACK}(3 channels and 1 scale)")
 
 
 CHECKS = (
@@ -232,7 +236,9 @@ CHECKS = (
         _whole_layer,
         seen(_quantized_right),
     ),
-    Check(QUANTIZE, "stands weights that are all equal, or all zero", _constant, seen(_quantized_right)),
+    Check(
+        QUANTIZE, "stands weights that are all equal, all zero, or tiny", _constant, seen(_quantized_right)
+    ),
     Check(
         QUANTIZE,
         "does so for other layers and every number of bits",

@@ -187,6 +187,13 @@ def _spreads(draw: Draw) -> Iterator[Case]:
         {"model": _nested(draw.seed)},
         "analyze_weight_distribution(a block of Conv1d and BatchNorm1d, and a Linear)",
     )
+    own = {
+        **_net(linear(torch.tensor([[1.0, 2.0]]), name="fc")),
+        "own": {"table": torch.tensor([[5.0], [9.0]])},
+    }
+    yield Case(
+        {"model": own}, "analyze_weight_distribution(a network with a table of its own and a layer 'fc')"
+    )
     half = _net(linear(draw.normal(8, 8).to(torch.float16), name="fc"))
     yield Case({"model": half}, "analyze_weight_distribution(a Linear with 64 weights of float16)")
 
@@ -204,7 +211,7 @@ def _spread(case: Case, answer: Answer) -> str | None:
     right = CompressionMetrics.analyze_weight_distribution(
         network_from(case.inputs["model"]), near_zero=near_zero
     )
-    due = {"": right.whole, **right.by_layer}
+    due = {**right.by_layer, "": right.whole}
     if set(answer) != set(due):
         return f"there are summaries of {sorted(answer)}; promised are the layers with weights, and all of them as ''"
     for layer, summary in due.items():

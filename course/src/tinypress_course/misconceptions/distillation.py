@@ -38,6 +38,10 @@ def _softened(
     return between(log(of_teacher(teacher, t)), log(of_student(student, t)))
 
 
+def _capped(logits: Tensor) -> Tensor:
+    return (_rows(logits) + 1e-8).log()
+
+
 def _as_it_is(logits: Tensor, t: float) -> Tensor:
     return logits
 
@@ -110,6 +114,16 @@ MISCONCEPTIONS: tuple[Misconception, ...] = (
         "square of the temperature missing",
         "The soft part is not scaled back: the hotter you soften, the less the teacher is heard.",
         mix=_scaled(lambda t: 1.0),
+    ),
+    _m(
+        "logarithm after the softmax",
+        "You take the logarithm of a softmax plus a small number: a student that is sure, and wrong, pays too little.",
+        soft=partial(_softened, log=_capped),
+    ),
+    _m(
+        "logarithm of a softmax of zero",
+        "You take the logarithm of a softmax. Where it has run to 0 the loss is infinite or NaN.",
+        soft=partial(_softened, log=lambda logits: _rows(logits).log()),
     ),
     _m(
         "temperature not squared",

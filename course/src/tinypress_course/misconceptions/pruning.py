@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -26,6 +26,12 @@ def _tensors(given: Any, kinds: tuple[type[nn.Module], ...] = _PRUNED, biases: b
         return [given]
     chosen = [m for m in given.modules() if isinstance(m, kinds)]
     return [p for m in chosen for name, p in m.named_parameters(recurse=False) if biases or name == "weight"]
+
+
+def _of_children(given: Any) -> list[Tensor]:
+    if isinstance(given, Tensor):
+        return [given]
+    return [m.weight for m in (given, *given.children()) if isinstance(m, _PRUNED)]
 
 
 def _share(
@@ -154,6 +160,7 @@ def _prune_all(
     in_place: bool = False,
     parameters: tuple[str, ...] = ("weight",),
     told: str = "measured",
+    order: Callable[[Iterable[str]], Iterable[str]] = list,
     suffix: str = ".weight",
     relative: bool = False,
 ) -> Compressed:
@@ -179,7 +186,7 @@ def _prune_all(
     now = {n: float(sparsity) if told == "asked" else _zero_share(tensors[n, "weight"]) for n in layers}
     if told == "dense":
         was = dict.fromkeys(layers, 0.0)
-    changes = tuple(Change(n, "sparsity", was[n], now[n]) for n in layers)
+    changes = tuple(Change(n, "sparsity", was[n], now[n]) for n in order(layers))
     return Compressed(pruned, changes=changes, pruned=frozenset(n + suffix for n in layers))
 
 
@@ -319,6 +326,11 @@ MISCONCEPTIONS: tuple[Misconception, ...] = (
         partial(_share, tensors=partial(_tensors, kinds=(*_PRUNED, nn.Embedding))),
     ),
     _of_sparsity(
+        "direct children alone",
+        "You look at the direct children alone: layers inside a block are not counted.",
+        partial(_share, tensors=_of_children),
+    ),
+    _of_sparsity(
         "average of layers",
         "You average the layers' fractions: a layer with ten weights counts as much as one with a million.",
         partial(_share, each=True),
@@ -432,6 +444,11 @@ MISCONCEPTIONS: tuple[Misconception, ...] = (
         "told what was asked",
         "Your changes tell the sparsity that was asked for; ranked together, layers differ.",
         partial(_prune_all, told="asked"),
+    ),
+    _of_model(
+        "told in the alphabet's order",
+        "Your changes come sorted by name; the layers' own order was promised.",
+        partial(_prune_all, order=sorted),
     ),
     _of_model(
         "dense before",

@@ -43,6 +43,7 @@ def _quantize(
     as_scheme: str | None = None,
     as_bits: int | None = None,
     flat_scale: float | None = 1.0,
+    floor: float = 0.0,
     before: Callable[[Tensor], Tensor] = lambda rows: rows,
     from_low: bool = False,
     rounded_together: bool = False,
@@ -62,6 +63,7 @@ def _quantize(
     scale = span / (symmetric_steps(b) if used == "symmetric" else affine_steps(b))
     if flat_scale is not None:
         scale = torch.where(span == 0, torch.full_like(scale, flat_scale), scale)
+    scale = scale.clamp(min=floor)
     zero_point = torch.zeros(len(scale)) if used == "symmetric" else zero(low, scale)
     if from_low and used == "affine":
         q = rounding((rows - low[:, None]) / scale[:, None])
@@ -94,7 +96,14 @@ def _read(
     wrong_axis: bool = False,
     flat: bool = False,
     signed_by_zero_point: bool = False,
+    any_scales: bool = False,
 ) -> Tensor:
+    if (
+        not any_scales
+        and quantized.axis is not None
+        and len(quantized.scale) != quantized.shape[quantized.axis]
+    ):
+        raise ValueError(f"{len(quantized.scale)} scales")
     numbers = 1
     for size in quantized.shape:
         numbers *= size
@@ -130,6 +139,11 @@ MISCONCEPTIONS: tuple[Misconception, ...] = (
         "Your affine scale divides by how many whole numbers there are, 2^bits. Between them lie fewer steps, and "
         "the largest weight lands one beyond the last.",
         affine_steps=lambda b: 2**b,
+    ),
+    _m(
+        "scale with a floor",
+        "You keep the scale from falling below some small number. Tiny weights need a scale that is smaller still.",
+        floor=torch.finfo(torch.float32).eps,
     ),
     _m(
         "half the numbers counted instead of steps",
@@ -341,6 +355,11 @@ MISCONCEPTIONS: tuple[Misconception, ...] = (
         "sign of the other scheme",
         "You have the schemes the wrong way round: which of them holds negative numbers?",
         signed=lambda scheme: scheme == "affine",
+    ),
+    _r(
+        "one scale accepted for many channels",
+        "You take a single scale where the axis asks for one per channel: it is spread over all of them, unsaid.",
+        any_scales=True,
     ),
     _r("first scale for all", "You use the first channel's scale for every channel.", one_scale=True),
     _r("scales along the inputs", "Your scales run along the wrong axis.", wrong_axis=True),

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor, float32, nn
 
 from tinypress_course.kit import ModelSize, ParameterCount, WeightSummary
 from tinypress_course.misconceptions.base import Misconception
@@ -111,6 +111,15 @@ def _children_alone(model: nn.Module) -> ParameterCount:
     layers = {name: sum(p.numel() for p in own) for name, own in counts.items() if own}
     learning = sum(p.numel() for own in counts.values() for p in own if p.requires_grad)
     return ParameterCount(sum(layers.values()), learning, layers)
+
+
+def _with_the_last(model: nn.Module) -> ParameterCount:
+    owner = {p: name for name, module in model.named_modules() for p in module.parameters(recurse=False)}
+    layers: dict[str, int] = {}
+    for parameter, name in owner.items():
+        layers[name] = layers.get(name, 0) + parameter.numel()
+    right = _count(model)
+    return ParameterCount(right.total, right.trainable, layers)
 
 
 Bytes = Callable[[Tensor, int | None], int]
@@ -217,6 +226,8 @@ def _spread(
     done = {name: _summary(row, near_zero, **mistake) for name, row in rows.items()}
     if whole == "all":
         done[""] = _summary(np.concatenate(list(rows.values())), near_zero, **mistake)
+    elif whole == "overwritten":
+        done = {"": _summary(np.concatenate(list(rows.values())), near_zero, **mistake), **done}
     elif whole == "average of layers":
         fields = WeightSummary.__dataclass_fields__
         averages: dict[str, Any] = {
@@ -313,6 +324,25 @@ MISCONCEPTIONS: tuple[Misconception, ...] = (
         "A tensor that two layers share is counted with each of them. It is one tensor, and learned once.",
         partial(_count, twice=True),
     ),
+    _counts(
+        "shared ones with the last",
+        "A parameter that two layers share is told under the last of them; it belongs to the first.",
+        _with_the_last,
+    ),
+    _sizes(
+        "only float32 packed",
+        "You pack float32 alone. Weights of half and of double precision are floating-point numbers too.",
+        partial(_size, of=_bytes(_round_up, packs=lambda t: t.ndim > 1 and t.dtype == float32)),
+        ("total_bytes", "parameter_bytes"),
+    ),
+    _sizes(
+        "every row rounded up",
+        "You round each row up to whole bytes. The tensor is packed end to end, and rounded up once.",
+        partial(
+            _size,
+            of=lambda t, bits: len(t) * _round_up(t[0].numel(), bits) if bits and _packed(t) else _stored(t),
+        ),
+    ),
     _sizes(
         "shared ones twice",
         "A tensor that two layers share is counted with each of them. It lies in the file once.",
@@ -392,6 +422,11 @@ MISCONCEPTIONS: tuple[Misconception, ...] = (
         "shared ones twice",
         "A tensor that two layers share is described with each of them, and weighs twice in the whole.",
         partial(_spread, twice=True),
+    ),
+    _spreads(
+        "whole overwritten",
+        "The network's own weights are called '' as well, and take the place of the summary of all weights.",
+        partial(_spread, whole="overwritten"),
     ),
     _spreads(
         "deviation of a sample",
