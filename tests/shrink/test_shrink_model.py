@@ -147,9 +147,21 @@ def test_a_shrink_of_ones_own_is_called_layer_by_layer_on_the_result_so_far():
         return prune_layer_neurons(model, layer, ratio, example_inputs, **settings)
 
     cut = shrink_model(model, 0.5, (x,), importance="l1", shrink=mine)
-    assert calls == [("stem", 0.5, 8, "l1"), ("first", 0.5, 4, "l1")]
+    assert calls == [("first", 0.5, 8, "l1"), ("stem", 0.5, 8, "l1")]  # from the last to the first
     assert cut.model.first.weight.shape == (3, 4, 3, 3)
     assert {c.layer for c in cut.changes} >= {"stem", "first", "head"}
+
+
+def test_a_shrink_of_ones_own_finds_every_neuron_as_it_came_in():
+    model, x = settled(Mlp(), 2, 6)
+
+    def mine(model, layer, ratio, example_inputs, **settings):
+        return prune_layer_neurons(model, layer, ratio, example_inputs, **settings)
+
+    for importance in ("l1", "l2", "variance"):
+        one = shrink_model(model, 0.5, (x,), importance=importance)
+        other = shrink_model(model, 0.5, (x,), importance=importance, shrink=mine)
+        assert all(map(torch.equal, one.model.state_dict().values(), other.model.state_dict().values()))
 
 
 def test_a_shrink_that_breaks_the_network_is_named_with_the_layer():
@@ -173,10 +185,10 @@ def test_a_shrink_that_breaks_the_network_is_named_with_the_layer():
         raise KeyError("weights")
 
     for shrink, says in (
-        (narrow, "narrow broke the network at layer 'a'.*RuntimeError"),
-        (beheaded, r"beheaded broke the network at layer 'a'.*\(2, 2\)"),
+        (narrow, "narrow broke the network at layer 'b'.*RuntimeError"),
+        (beheaded, r"beheaded broke the network at layer 'b'.*\(2, 2\)"),
         (forgetful, "forgetful returned a Mlp"),
-        (failing, "failing failed at layer 'a'.*KeyError"),
+        (failing, "failing failed at layer 'b'.*KeyError"),
     ):
         with pytest.raises(ModelError, match=says):
             shrink_model(model, 0.5, (x,), shrink=shrink)

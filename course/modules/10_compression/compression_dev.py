@@ -1064,13 +1064,12 @@ def prune_layer_neurons(
         raise ValueError(f"{call}: the neurons of the last layer are the classes")
     activations = None
     if importance == "activation" and calibration is not None:
-        seen = []
-        hook = modules[layer].register_forward_hook(
-            lambda module, inputs, output: seen.append(output.detach())
+        seen, looked_at = [], copy.deepcopy(model).eval()
+        looked_at.get_submodule(layer).register_forward_hook(
+            lambda module, inputs, output: seen.append(output.detach().clone())  # a ReLU in place would change it
         )
         with torch.no_grad():
-            pruned(*calibration)
-        hook.remove()
+            looked_at(*calibration)
         activations = seen[0]
     scores = compute_neuron_importance(modules[layer], importance, activations=activations, seed=seed)
     width = len(scores)
@@ -1081,7 +1080,7 @@ def prune_layer_neurons(
         old = getattr(module, name)
         if old is not None:
             new = old.detach().index_select(axis, places)
-            setattr(module, name, nn.Parameter(new) if isinstance(old, nn.Parameter) else new)
+            setattr(module, name, nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new)
 
     cut(modules[layer], "weight", 0, keep)
     cut(modules[layer], "bias", 0, keep)

@@ -95,7 +95,8 @@ def shrink_model(
         calibration: see ``prune_layer_neurons``.
         seed: of ``random``.
         shrink: what removes the neurons of one layer. Another function than ``prune_layer_neurons`` is called
-            for one layer after the other, each time on the result so far, and its network is run.
+            for one layer after the other, each time on the result so far, and its network is run. It begins
+            with the last layer, so that what comes into a neuron is still whole when the neuron is scored.
         keep: paths of layers, or of modules with all that is in them, that keep their neurons.
 
     Raises:
@@ -173,7 +174,7 @@ def _shrink_by(
     done = Compressed(copy_model(model))
     changes: list[Change] = []
     notes: list[Note] = []
-    for position, group in enumerate(groups):
+    for position, group in reversed(list(enumerate(groups))):
         layer = group.producers[0]
         name = getattr(shrink, "__name__", type(shrink).__name__)
         remedy = f"Let {name} return a network that runs on example_inputs and keeps its output's shape"
@@ -199,8 +200,8 @@ def _shrink_by(
         failure = check_forward(done.model, model, tuple(example_inputs))
         if failure is not None:
             raise ModelError(call, f"{name} broke the network at layer {layer!r} ({failure})", remedy)
-        changes.extend(done.changes)
-        notes.extend(done.notes)
+        changes[:0] = done.changes
+        notes[:0] = done.notes
     return Compressed(done.model, tuple(changes), tuple(notes), done.pruned, done.plan)
 
 

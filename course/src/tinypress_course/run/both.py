@@ -85,20 +85,22 @@ def _follow(side: _Side, name: str, show: Show) -> None:
     assert side.process.stderr is not None
     complaints = threading.Thread(target=_listen, args=(side, side.process.stderr), daemon=True)
     complaints.start()
-    for line in side.process.stdout:
-        try:
-            said = json.loads(line)
-        except ValueError:  # a learner's function may print, too
-            continue
-        if isinstance(said, dict) and "done" in said:
-            show(name, f"{NAMES[name]}: {said['what']}", said["done"], said["total"])
-        elif isinstance(said, dict) and "left_out" in said:
-            side.left_out = said["left_out"]
+    with side.process.stdout as lines:
+        for line in lines:
+            try:
+                said = json.loads(line)
+            except ValueError:  # a learner's function may print, too
+                continue
+            if isinstance(said, dict) and "done" in said:
+                show(name, f"{NAMES[name]}: {said['what']}", said["done"], said["total"])
+            elif isinstance(said, dict) and "left_out" in said:
+                side.left_out = said["left_out"]
     complaints.join()
 
 
 def _listen(side: _Side, pipe: IO[str]) -> None:
-    side.complaint = pipe.read()
+    with pipe:
+        side.complaint = pipe.read()
 
 
 def _last(text: str) -> str:
