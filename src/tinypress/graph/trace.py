@@ -45,7 +45,7 @@ def trace(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> Traced:
     copied = copy_model(model).eval()
     check_example(call, copied, example_inputs)
     inputs = _two_samples(copied, tuple(example_inputs))
-    return _plain(copied, _export(call, copied, inputs))
+    return _plain(copied, _export(call, copied, inputs), inputs)
 
 
 def _shapes(example_inputs: object) -> str:
@@ -115,7 +115,7 @@ _KINDS: Mapping[InputKind, Kind] = {
 }
 
 
-def _plain(model: nn.Module, program: ExportedProgram) -> Traced:
+def _plain(model: nn.Module, program: ExportedProgram, example: tuple[Tensor, ...]) -> Traced:
     signature = program.graph_signature
     specs = {getattr(spec.arg, "name", ""): spec for spec in signature.input_specs}
     first_names = _first_names(model)
@@ -126,7 +126,11 @@ def _plain(model: nn.Module, program: ExportedProgram) -> Traced:
             spec = specs[item.name]
             kind = _KINDS.get(spec.kind, "constant")
             tensor = first_names.get(str(spec.target)) if kind in ("parameter", "buffer") else None
-            nodes.append(Node(item.name, kind, shape=shape, batch_dims=batch_dims, tensor=tensor))
+            lifted = program.constants.get(str(spec.target)) if kind != "input" and tensor is None else None
+            constant = lifted if isinstance(lifted, Tensor) else None
+            nodes.append(
+                Node(item.name, kind, shape=shape, batch_dims=batch_dims, tensor=tensor, constant=constant)
+            )
         elif item.op == "get_attr":
             nodes.append(Node(item.name, "constant", shape=shape))
         elif item.op == "call_function":
@@ -153,7 +157,7 @@ def _plain(model: nn.Module, program: ExportedProgram) -> Traced:
     ]
     known = {node.name for node in nodes}
     inputs = tuple(node.name for node in nodes if node.kind == "input")
-    return Traced(tuple(nodes), inputs, tuple(name for name in outputs if name in known))
+    return Traced(tuple(nodes), inputs, tuple(name for name in outputs if name in known), example)
 
 
 def _first_names(model: nn.Module) -> dict[str, str]:

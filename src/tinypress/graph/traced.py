@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from torch import Tensor
+
 Kind = Literal["input", "parameter", "buffer", "constant", "call"]
 
 
@@ -27,6 +29,7 @@ class Node:
     None if the value is no single tensor; ``part_shapes`` are those of a list of tensors. ``batch_dims`` are
     the dimensions in ``shape`` that follow the batch size. ``module`` is the path of the module whose forward
     made the call. ``tensor`` is the full name of a parameter or buffer; a shared one goes by its first name.
+    ``constant`` is a tensor that the exporter lifted out of the code.
     """
 
     name: str
@@ -40,6 +43,7 @@ class Node:
     batch_dims: tuple[int, ...] = ()
     module: str = ""
     tensor: str | None = None
+    constant: Tensor | None = None
     parameter_names: tuple[str, ...] = ()
 
     @property
@@ -52,11 +56,13 @@ class Node:
 
 @dataclass(frozen=True)
 class Traced:
-    """A graph in the order of execution. ``outputs`` names the tensors that the network returns."""
+    """A graph in the order of execution. ``outputs`` names the tensors that the network returns, and ``example``
+    is what it was traced on."""
 
     nodes: tuple[Node, ...]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    example: tuple[Tensor, ...] = ()
 
     def __iter__(self) -> Iterator[Node]:
         return iter(self.nodes)

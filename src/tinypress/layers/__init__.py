@@ -8,9 +8,11 @@ from tinypress.layers.widths import (
     can_resize,
     copy_model,
     fit_attributes,
+    own_widths,
     owned_tensors,
     parameters_once,
     replace_module,
+    set_width,
     structure,
 )
 
@@ -20,9 +22,11 @@ __all__ = [
     "can_resize",
     "copy_model",
     "fit_attributes",
+    "own_widths",
     "owned_tensors",
     "parameters_once",
     "rebuild",
     "replace_module",
+    "set_width",
     "structure",
 ]

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from tinypress.errors import ModelError
 from tinypress.layers.widths import (
@@ -18,6 +19,7 @@ from tinypress.layers.widths import (
     fit_attributes,
     owned_tensors,
     replace_module,
+    set_width,
 )
 
 
@@ -140,6 +142,13 @@ def _resize(layer: nn.Module, shape: LayerShape, resized: dict[Tensor, tuple[str
                 raise _refuse(shape.module, f"its {name} is shared and is given two shapes")
             setattr(layer, name, new)
         same = False
+    if isinstance(layer, _ConvNd) and _whole(groups := shape.attributes.get("groups")):
+        layer.groups = max(int(groups), 1)  # type: ignore[arg-type]
+    if not type(layer).__module__.startswith("torch."):
+        for name, value in shape.attributes.items():
+            if not _whole(value) or not 0 < value < 2**31:  # type: ignore[operator]
+                raise _refuse(shape.module, f"its {str(name)[:80]} is {str(value)[:80]}")
+            set_width(layer, name, int(value))  # type: ignore[arg-type]
     if not same:
         fit_attributes(layer)
     if attributes_of(layer) != dict(shape.attributes) or any(

@@ -67,6 +67,11 @@ def _prelu(layer: nn.PReLU) -> dict[str, Size]:
     return {"num_parameters": len(layer.weight)}
 
 
+def _recurrent(layer: nn.RNNBase) -> dict[str, Size]:
+    _, hidden = layer.weight_hh_l0.shape
+    return {"input_size": layer.weight_ih_l0.shape[1], "hidden_size": hidden}
+
+
 # Each class with the attributes it keeps, and the rule that reads them off the tensors.
 _Classes = type[nn.Module] | tuple[type[nn.Module], ...]
 _RULES: tuple[tuple[_Classes, tuple[str, ...], Callable[..., dict[str, Size]]], ...] = (
@@ -77,7 +82,33 @@ _RULES: tuple[tuple[_Classes, tuple[str, ...], Callable[..., dict[str, Size]]], 
     ((nn.LayerNorm, nn.RMSNorm), ("normalized_shape",), _layer_norm),
     ((nn.Embedding, nn.EmbeddingBag), ("num_embeddings", "embedding_dim"), _embedding),
     (nn.PReLU, ("num_parameters",), _prelu),
+    (nn.RNNBase, ("input_size", "hidden_size"), _recurrent),
 )  # fmt: skip
+
+
+_OWN = "_tinypress_widths"
+
+
+def set_width(layer: nn.Module, name: str, value: int) -> None:
+    """Set a width that a module of the user's own keeps as a number, and note that it is one.
+
+    Raises:
+        ModelError: the module has no whole number of that name.
+    """
+    known = vars(layer).get(name)
+    if name.startswith("_") or type(known) is not int or type(layer).__module__.startswith("torch."):
+        raise ModelError(
+            f"set_width({type(layer).__name__}, {name[:80]!r}, {value})",
+            "the module keeps no whole number under that name",
+            "Rebuild from the stock network that was pruned",
+        )
+    setattr(layer, name, value)
+    vars(layer)[_OWN] = tuple(sorted({*vars(layer).get(_OWN, ()), name}))
+
+
+def own_widths(layer: nn.Module) -> dict[str, int]:
+    """The widths that ``set_width`` has set."""
+    return {name: getattr(layer, name) for name in vars(layer).get(_OWN, ())}
 
 
 def fit_attributes(layer: nn.Module) -> None:
@@ -95,6 +126,8 @@ def fit_attributes(layer: nn.Module) -> None:
 def can_resize(layer: nn.Module) -> bool:
     """True if new tensors and ``fit_attributes`` are all it takes: torch's other modules (LSTM, attention)
     keep widths that would go stale, a user's own module is taken at its tensors."""
+    if isinstance(layer, nn.RNNBase) and layer.proj_size:
+        return False
     return bool(attributes_of(layer)) or not type(layer).__module__.startswith("torch.")
 
 
@@ -145,7 +178,7 @@ def replace_module(model: nn.Module, path: str, new: nn.Module) -> None:
 
 
 def structure(model: nn.Module) -> tuple[LayerShape, ...]:
-    """The widths of every module that owns tensors, and of every ``nn.Identity``, in ``named_modules`` order.
+    """The widths of every module that has some or owns tensors, and of every ``nn.Identity``, in module order.
 
     A module that appears in several places comes once, under its first path.
 
@@ -155,7 +188,7 @@ def structure(model: nn.Module) -> tuple[LayerShape, ...]:
     return tuple(
         _shape_of(path, layer)
         for path, layer in model.named_modules()
-        if isinstance(layer, nn.Identity) or owned_tensors(layer)
+        if isinstance(layer, nn.Identity) or owned_tensors(layer) or own_widths(layer)
     )
 
 
@@ -178,4 +211,4 @@ def attributes_of(layer: nn.Module) -> dict[str, Size]:
         if isinstance(layer, classes):
             values = {name: getattr(layer, name) for name in names}
             return {k: list(v) if isinstance(v, tuple | list) else v for k, v in values.items()}
-    return {}
+    return dict(own_widths(layer))

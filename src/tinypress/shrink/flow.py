@@ -7,7 +7,7 @@ of one class are one neuron with everything that hangs on it, and a class that t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -32,20 +32,41 @@ class Fence:
     module: str = ""
 
 
+Mark = Literal["batch of a product", "summed in a product"]
+"""What an operation does with the labels of a dimension, without tying or fencing them."""
+
+Splits = dict[str, dict[int, Labels]]
+
+
 class Unfollowed(Exception):
     """A rule met sizes that it was not written for; the operation is then taken as unknown."""
 
 
 class Flow:
-    """The labels of all values seen so far. Rules read and tie them; the classes are read at the end."""
+    """The labels of all values seen so far. Rules read and tie them; the classes are read at the end.
 
-    def __init__(self) -> None:
+    A view such as [B, S, H * D] -> [B, S, H, D] can lose whole rows of H or whole columns of D, not single ones.
+    ``axes`` says by the view's name which of its new dimensions tells neurons apart; None asks to find out: each
+    new dimension then gets labels of its own, and ``splits`` keeps them with the marks that later operations leave.
+
+    Args:
+        axes: the dimension that tells neurons apart, by name of the view that splits them.
+        exact: fence dimensions that a norm runs over, since fewer neurons give other statistics. If not, the
+            statistics are those of the neurons that are left, and ``norms`` says which labels that concerns.
+    """
+
+    def __init__(self, axes: Mapping[str, int] | None = None, *, exact: bool = True) -> None:
+        self.axes = axes
+        self.exact = exact
+        self.splits: Splits = {}
+        self.norms: list[tuple[Labels, Fence]] = []
+        self._marks: dict[Mark, list[Labels]] = {}
         self._parent: list[int] = []
         self._fences: dict[int, dict[Why, Fence]] = {}
         self.values: dict[str, Dims] = {}
         self.parts: dict[str, tuple[Dims, ...]] = {}
         self.nodes: dict[str, Node] = {}
-        self.producers: list[str] = []
+        self.producers: list[tuple[str, int]] = []
 
     def fresh(self, count: int) -> Labels:
         """``count`` labels that nothing else has."""
@@ -74,8 +95,10 @@ class Flow:
             return
         if len(one) != len(other):
             raise Unfollowed
-        for a, b in np.unique(np.stack([one, other], axis=1), axis=0):
-            first, second = sorted((self.find(int(a)), self.find(int(b))))
+        for a, b in set(zip(one.tolist(), other.tolist(), strict=True)):
+            if a == b:
+                continue
+            first, second = sorted((self.find(a), self.find(b)))
             if first != second:
                 self._parent[second] = first
                 moved = self._fences.pop(second, {})
@@ -85,6 +108,26 @@ class Flow:
         """None of these labels may be cut."""
         for label in np.unique(labels):
             self._fences.setdefault(self.find(int(label)), {}).setdefault(fence.why, fence)
+
+    def mark(self, mark: Mark, labels: Labels) -> None:
+        """Note what happened to the labels of a dimension."""
+        self._marks.setdefault(mark, []).append(labels)
+
+    def is_marked(self, mark: Mark, labels: Labels) -> bool:
+        """Whether the mark was left on one of the classes of ``labels``."""
+        roots = {self.find(int(label)) for label in np.unique(labels)}
+        return any(
+            self.find(int(label)) in roots
+            for marked in self._marks.get(mark, ())
+            for label in np.unique(marked)
+        )
+
+    def norm(self, node: Node, labels: Labels) -> None:
+        """Statistics run over this dimension."""
+        if self.exact:
+            self.fence(labels, operation(node))
+        else:
+            self.norms.append((labels, operation(node)))
 
     def fence_of(self, labels: Labels) -> Fence | None:
         """The weightiest reason why some of these labels must stay, if there is one."""
@@ -97,6 +140,16 @@ class Flow:
     def is_free(self, labels: Labels) -> bool:
         """True where at least one label could still be cut."""
         return any(not self._fences.get(self.find(int(label))) for label in np.unique(labels))
+
+    def is_parameter(self, value: object) -> bool:
+        """True for an argument that is a parameter or buffer, not something computed."""
+        return isinstance(value, Ref) and self.nodes[value.node].tensor is not None
+
+    def produce(self, value: object, dim: int) -> None:
+        """The neurons along ``dim`` of a parameter are computed here."""
+        tensor = self.nodes[value.node].tensor if isinstance(value, Ref) else None
+        if tensor is not None and (tensor, dim) not in self.producers:
+            self.producers.append((tensor, dim))
 
     def roots(self) -> Labels:
         """For every label the one that stands for its class."""

@@ -8,16 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from tinypress.facts import Note
 from tinypress.graph import Node, Traced
 from tinypress.layers import can_resize, owned_tensors
-from tinypress.shrink.flow import Dims, Fence, Flow, Unfollowed
+from tinypress.shrink.flow import Dims, Fence, Flow, Labels, Unfollowed
 from tinypress.shrink.rules import RULES
+
+
+Units = Literal["heads", "head width"]
+"""What leaves of an attention: whole heads, or the same places of every head."""
+
+Source = tuple[str, int]
+"""A parameter by its first full name, and the dimension along which it computes neurons."""
 
 
 @dataclass(frozen=True)
@@ -36,14 +45,17 @@ class Slice:
 class Group:
     """``width`` neurons with all that hangs on each of them.
 
-    ``producers`` are the paths of the linear layers and convolutions that compute these neurons, in order of
-    execution: one, or several whose outputs are added or otherwise tied. A depthwise convolution computes
-    nothing new from a channel and is no producer.
+    ``producers`` are the paths of the layers that compute these neurons, in order of execution: one, or several
+    whose outputs are added or otherwise tied. A depthwise convolution computes nothing new from a channel and
+    is no producer. ``sources`` are the parameters that do it. ``norms`` names the operations whose statistics
+    run over these neurons, so that without some of them the others come out differently.
     """
 
     producers: tuple[str, ...]
     width: int
     slices: tuple[Slice, ...]
+    sources: tuple[Source, ...] = ()
+    norms: tuple[str, ...] = ()
 
     def slice_of(self, tensor: str, dim: int) -> Slice | None:
         """The slice of that dimension of ``tensor``, None if the group does not reach it."""
@@ -52,57 +64,102 @@ class Group:
 
 def has_neurons(layer: nn.Module) -> bool:
     """True for the layers whose neurons can be named and scored: linear layers and convolutions."""
-    return isinstance(layer, nn.Linear | _ConvNd) and not isinstance(layer, _ConvTransposeNd)
+    return isinstance(layer, nn.Linear | _ConvNd)
 
 
-def find_groups(traced: Traced, model: nn.Module) -> tuple[tuple[Group, ...], tuple[Note, ...]]:
+def neuron_dim(layer: nn.Module) -> int:
+    """The dimension of the layer's weight along which its neurons lie."""
+    return 1 if isinstance(layer, _ConvTransposeNd | nn.Embedding) else 0
+
+
+def find_groups(
+    traced: Traced, model: nn.Module, *, exact: bool = True, units: Units = "heads"
+) -> tuple[tuple[Group, ...], tuple[Note, ...]]:
     """Every group of neurons that can be cut, in order of execution, and a note for each layer left alone.
 
     Args:
         traced: the graph of ``model``, from ``trace``.
         model: the network; only read.
+        exact: leave alone neurons that a norm runs over.
+        units: what leaves of an attention.
 
     Returns:
         The groups, and notes: TP301 (warning) where an operation or module without a rule holds a layer's
         neurons, TP303 (note) where they are the network's output or tied to its input.
     """
-    groups, left = survey(traced, model)
-    return groups, tuple(note(layer, fence, model) for layer, fence in left.items())
+    found = survey(traced, model, exact=exact, units=units)
+    return found.groups, tuple(note(layer, fence, model) for layer, fence in found.left.items())
 
 
-def survey(traced: Traced, model: nn.Module) -> tuple[tuple[Group, ...], Mapping[str, Fence | None]]:
-    """The groups, and for each layer left alone the fence in its way; None if the forward pass skips it."""
-    flow, tensors = _follow(traced, model)
+@dataclass(frozen=True)
+class Survey:
+    """The groups; for each layer left alone the fence in its way, None if the forward pass skips it; and where
+    each neuron is in every value of the graph: ``labels`` by value, ``root`` of each label, and the root of
+    each unit of each group."""
+
+    groups: tuple[Group, ...]
+    left: Mapping[str, Fence | None]
+    labels: Mapping[str, Dims]
+    parts: Mapping[str, tuple[Dims, ...]]
+    root: NDArray[np.int64]
+    units: tuple[NDArray[np.int64], ...]
+
+
+def survey(traced: Traced, model: nn.Module, *, exact: bool = True, units: Units = "heads") -> Survey:
+    """Follow the neurons through the graph; see ``find_groups``."""
+    flow, tensors = _follow(traced, model, None, exact)
+    if flow.splits:
+        flow, tensors = _follow(traced, model, _axes(flow, units), exact)
     modules = dict(model.named_modules())
-    producers = [
-        name
-        for name in flow.producers
-        if name.rpartition(".")[2] == "weight" and has_neurons(modules[name.rpartition(".")[0]])
-    ]
-    components = _components(flow, {name: tensors[name] for name in producers})
-    free = [names for names in components if all(flow.fence_of(tensors[name][0]) is None for name in names)]
-    groups = _groups(flow, tensors, free)
-    reached = {s.tensor.rpartition(".")[0] for group in groups for s in group.slices if s.dim == 0}
+    sources = [source for source in flow.producers if source[0] in tensors]
+    components = _components(flow, {source: tensors[source[0]][source[1]] for source in sources})
+    free = [c for c in components if all(flow.fence_of(tensors[name][dim]) is None for name, dim in c)]
+    groups, roots, unit_roots = _groups(flow, tensors, free)
+    reached = {s.tensor.rpartition(".")[0] for group in groups for s in group.slices}
+    read = {path for group in groups for path in group.producers}
     left: dict[str, Fence | None] = {}
-    fence_of = {name: _fence(flow, tensors, names) for names in components for name in names}
+    fence_of = {
+        source: next((f for name, dim in c if (f := flow.fence_of(tensors[name][dim]))), None)
+        for c in components
+        for source in c
+    }
     for path, layer in modules.items():
         owned = [
             name for name, p in owned_tensors(layer).items() if isinstance(p, nn.Parameter) and p.dim() > 1
         ]
-        if path in reached or not owned:
+        if not owned or path in read:
             continue
-        name = f"{path}.{owned[0]}" if path else owned[0]
-        left[path] = fence_of.get(name) or (flow.fence_of(tensors[name][0]) if name in tensors else None)
-    return groups, left
+        name, dim = f"{path}.{owned[0]}" if path else owned[0], neuron_dim(layer)
+        if path in reached and any(s.tensor == name and s.dim == dim for g in groups for s in g.slices):
+            continue
+        left[path] = fence_of.get((name, dim)) or (
+            flow.fence_of(tensors[name][dim]) if name in tensors else None
+        )
+    return Survey(groups, left, flow.values, flow.parts, roots, unit_roots)
 
 
-def _fence(flow: Flow, tensors: Mapping[str, Dims], names: list[str]) -> Fence | None:
-    return next((fence for name in names if (fence := flow.fence_of(tensors[name][0]))), None)
+def _axes(asked: Flow, units: Units) -> dict[str, int]:
+    """Which new dimension of each view tells neurons apart, by what later operations did with each."""
+    axes = {}
+    for name, dims in asked.splits.items():
+        open_ = {i: labels for i, labels in dims.items() if len(labels) > 1 and asked.is_free(labels)}
+        batch = [i for i, labels in open_.items() if asked.is_marked("batch of a product", labels)]
+        summed = [i for i, labels in open_.items() if asked.is_marked("summed in a product", labels)]
+        others = [i for i in open_ if i not in batch and i not in summed]
+        if units == "heads":
+            choices = batch or others or summed
+        else:
+            choices = [i for i in open_ if i not in batch] or batch
+        if choices:
+            axes[name] = max(choices, key=lambda i: (len(open_[i]), i))
+    return axes
 
 
-def _follow(traced: Traced, model: nn.Module) -> tuple[Flow, dict[str, Dims]]:
+def _follow(
+    traced: Traced, model: nn.Module, axes: Mapping[str, int] | None, exact: bool
+) -> tuple[Flow, dict[str, Dims]]:
     """Run the rules over the graph. Returns the labels, and those of each dimension of each tensor by name."""
-    flow = Flow()
+    flow = Flow(axes, exact=exact)
     tensors: dict[str, Dims] = {}
     for node in traced:
         flow.nodes[node.name] = node
@@ -150,28 +207,36 @@ def _unknown(flow: Flow, node: Node) -> None:
         flow.parts[node.name] = tuple(flow.plain(node, shape or ()) for shape in node.part_shapes)
 
 
-def _components(flow: Flow, weights: Mapping[str, Dims]) -> list[list[str]]:
+def _components(flow: Flow, sources: Mapping[Source, Labels]) -> list[list[Source]]:
     """Producers that share a neuron belong together."""
-    components: list[tuple[set[int], list[str]]] = []
-    for name, dims in weights.items():
-        roots = {flow.find(int(label)) for label in dims[0]}
+    components: list[tuple[set[int], list[Source]]] = []
+    for name, labels in sources.items():
+        roots = {flow.find(int(label)) for label in labels}
         touching = [c for c in components if c[0] & roots]
         merged = (roots.union(*(c[0] for c in touching)), [n for c in touching for n in c[1]] + [name])
         components = [c for c in components if c not in touching] + [merged]
-    order = list(weights)
-    return sorted((names for _, names in components), key=lambda names: order.index(names[0]))
+    order = {source: place for place, source in enumerate(sources)}
+    return sorted((names for _, names in components), key=lambda names: order[names[0]])
 
 
-def _groups(flow: Flow, tensors: Mapping[str, Dims], components: list[list[str]]) -> tuple[Group, ...]:
+def _groups(
+    flow: Flow, tensors: Mapping[str, Dims], components: list[list[Source]]
+) -> tuple[tuple[Group, ...], NDArray[np.int64], tuple[NDArray[np.int64], ...]]:
     roots = flow.roots()
     group_of = np.full(len(roots), -1)
     unit_of = np.zeros(len(roots), dtype=np.int64)
-    widths = []
+    widths, unit_roots = [], []
     for number, names in enumerate(components):
-        found = np.concatenate([roots[tensors[name][0]] for name in names])
+        found = np.concatenate([roots[tensors[name][dim]] for name, dim in names])
         units = found[np.sort(np.unique(found, return_index=True)[1])]
         group_of[units], unit_of[units] = number, np.arange(len(units))
         widths.append(len(units))
+        unit_roots.append(units)
+    norms: list[dict[str, None]] = [{} for _ in components]
+    for labels, fence in flow.norms:
+        for number in np.unique(group_of[roots[labels]]):
+            if number >= 0:
+                norms[number][f"{fence.name} in {fence.module!r}" if fence.module else fence.name] = None
     slices: list[list[Slice]] = [[] for _ in components]
     for tensor, dims in tensors.items():
         for dim, labels in enumerate(dims):
@@ -181,10 +246,17 @@ def _groups(flow: Flow, tensors: Mapping[str, Dims], components: list[list[str]]
                 for index in np.flatnonzero(numbers == number):
                     indices[unit_of[roots[labels[index]]]].append(int(index))
                 slices[number].append(Slice(tensor, dim, tuple(map(tuple, indices))))
-    return tuple(
-        Group(tuple(name.rpartition(".")[0] for name in names), width, tuple(parts))
-        for names, width, parts in zip(components, widths, slices, strict=True)
+    groups = tuple(
+        Group(
+            tuple(dict.fromkeys(name.rpartition(".")[0] for name, _ in names)),
+            width,
+            tuple(parts),
+            tuple(names),
+            tuple(marks),
+        )
+        for names, width, parts, marks in zip(components, widths, slices, norms, strict=True)
     )
+    return groups, roots, tuple(unit_roots)
 
 
 def note(layer: str, fence: Fence | None, model: nn.Module) -> Note:

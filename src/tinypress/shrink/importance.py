@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tinypress.errors import InputError, ModelError
-from tinypress.shrink.groups import Group, has_neurons
+from tinypress.shrink.groups import Group, has_neurons, neuron_dim
 
 Importance = Literal["l1", "l2", "variance", "activation", "random"]
 METHODS: tuple[str, ...] = get_args(Importance)
@@ -62,7 +62,7 @@ def compute_neuron_importance(
     weight = getattr(layer, "weight", None)
     if not has_neurons(layer) or not isinstance(weight, Tensor):
         raise ModelError(call, "the layer has no output neurons", "Give a linear layer or a convolution")
-    w_oi = weight.detach().flatten(1).double()
+    w_oi = weight.detach().transpose(0, neuron_dim(layer)).flatten(1).double()
     if method == "activation":
         importance = _activity(call, activations, len(w_oi))
     elif method == "random":
@@ -112,7 +112,7 @@ def group_importance(
         each = compute_neuron_importance(layer, method, activations=given, seed=seed).double().cpu()
         if len(group.producers) > 1 and float(each.mean()) > 0:
             each = each / each.mean()
-        places = group.slice_of(f"{path}.weight" if path else "weight", 0)
+        places = group.slice_of(f"{path}.weight" if path else "weight", neuron_dim(layer))
         assert places is not None
         for unit, indices in enumerate(places.indices):
             total[unit] += each[list(indices)].sum()

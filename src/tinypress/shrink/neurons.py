@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from tinypress.errors import InputError, ModelError, TinypressError
 from tinypress.facts import Change, Compressed, Note
-from tinypress.graph import trace
+from tinypress.graph import Traced, trace
 from tinypress.layers import copy_model
 from tinypress.protocols import Shrink
 from tinypress.shrink.activity import record_activity
-from tinypress.shrink.groups import Group, find_groups, has_neurons, note, survey
+from tinypress.shrink.groups import Group, Survey, has_neurons, neuron_dim, note, survey
 from tinypress.shrink.importance import Importance, check_method, group_importance, least_important
 from tinypress.shrink.surgery import Cut, Outcome, check_forward, operate
 
@@ -55,12 +55,14 @@ def prune_layer_neurons(
     call = f"prune_layer_neurons({type(model).__name__}, {layer!r}, {ratio!r}, importance={importance!r})"
     _check_settings(call, model, ratio, importance, calibration)
     _check_layer(call, model, layer)
-    groups, left = survey(trace(model, example_inputs), model)
+    traced = trace(model, example_inputs)
+    found = survey(traced, model)
     name = _weight_name(model, layer)
-    group = next((g for g in groups if g.slice_of(name, 0)), None)
+    dim = neuron_dim(model.get_submodule(layer))
+    group = next((g for g in found.groups if g.slice_of(name, dim)), None)
     if group is None:
         path = name.rpartition(".")[0]
-        fence = left.get(path)
+        fence = found.left.get(path)
         if fence is not None and fence.why == "output":
             raise ModelError(
                 call,
@@ -68,7 +70,7 @@ def prune_layer_neurons(
                 "Name a layer before it: the head keeps one neuron for each class",
             )
         return Compressed(copy_model(model), notes=(note(path, fence, model),))
-    return _shrink_groups(call, model, [group], ratio, example_inputs, importance, calibration, seed)
+    return _shrink_groups(call, model, [group], ratio, (traced, found), importance, calibration, seed)
 
 
 def shrink_model(
@@ -108,9 +110,11 @@ def shrink_model(
     _check_settings(call, model, ratio, importance, calibration)
     for path in keep:
         _check_path(call, model, path)
-    groups, notes = find_groups(trace(model, example_inputs), model)
+    traced = trace(model, example_inputs)
+    found = survey(traced, model)
+    notes = tuple(note(layer, fence, model) for layer, fence in found.left.items())
     chosen, kept = [], []
-    for group in groups:
+    for group in found.groups:
         held = next((p for p in group.producers for k in keep if f"{p}.".startswith(f"{k}.")), None)
         if held is None:
             chosen.append(group)
@@ -126,7 +130,7 @@ def shrink_model(
             "Prune single weights or quantize instead, or give it a hidden layer",
         )
     if shrink is prune_layer_neurons:
-        done = _shrink_groups(call, model, chosen, ratio, example_inputs, importance, calibration, seed)
+        done = _shrink_groups(call, model, chosen, ratio, (traced, found), importance, calibration, seed)
     else:
         done = _shrink_by(call, model, chosen, ratio, example_inputs, importance, calibration, seed, shrink)
     return Compressed(done.model, done.changes, (*notes, *done.notes), done.pruned, done.plan)
@@ -137,7 +141,7 @@ def _shrink_groups(
     model: nn.Module,
     groups: Sequence[Group],
     ratio: float,
-    example_inputs: tuple[Tensor, ...],
+    graph: tuple[Traced, Survey],
     importance: str,
     calibration: tuple[Tensor, ...] | None,
     seed: int,
@@ -156,7 +160,7 @@ def _shrink_groups(
             first = group.producers[0]
             text = f"{first} keeps its {group.width} neurons: {ratio:g} of them is less than one"
             notes.append(Note("TP303", "note", first, text))
-    outcome: Outcome = operate(model, cuts, tuple(example_inputs))
+    outcome: Outcome = operate(model, cuts, *graph)
     return Compressed(outcome.model, outcome.changes, (*notes, *outcome.notes))
 
 

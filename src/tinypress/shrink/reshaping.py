@@ -1,14 +1,13 @@
-"""Rules for operations that move neurons without changing them: views, permutations, joins and cuts."""
+"""Rules for operations that move neurons without changing them: views and permutations."""
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 
-from tinypress.graph import Node, Ref, arguments
+from tinypress.graph import Node, arguments
 from tinypress.shrink.flow import Dims, Flow, Labels, operation
 
 aten = torch.ops.aten
@@ -31,10 +30,14 @@ def view(flow: Flow, node: Node) -> Dims | None:
             result.append(x[old[0]])
             continue
         free = [i for i in old if len(x[i]) > 1 and flow.is_free(x[i])]
-        # A neuron that is laid out along the batch, or across another one, has no fixed place any more.
+        # A neuron that is laid out along another one, or along a batch of any size, has no fixed place any more.
+        if len(free) > 1 and flow.axes is None:
+            result.extend(_split(flow, node, flow.fresh(int(np.prod([len(x[i]) for i in old]))), new))
+            continue
         if len(free) > 1 or (free and any(i in source.batch_dims for i in old)):
             for i in free:
                 flow.fence(x[i], operation(node))
+            free = []
         sizes = [len(x[i]) for i in old]
         outer, inner = 1, 1
         if free:
@@ -44,7 +47,7 @@ def view(flow: Flow, node: Node) -> Dims | None:
         else:
             wide = [i for i in old if len(x[i]) > 1]
             merged = x[wide[0]] if len(wide) == 1 else flow.fixed(int(np.prod(sizes)), operation(node))
-        result.extend(_split(flow, node, merged, [node.shape[i] for i in new]))
+        result.extend(_split(flow, node, merged, new))
     return tuple(result)
 
 
@@ -66,12 +69,21 @@ def _segments(old: Sequence[int], new: Sequence[int]) -> Iterator[tuple[list[int
         yield olds, news
 
 
-def _split(flow: Flow, node: Node, merged: Labels, sizes: Sequence[int]) -> list[Labels]:
-    """The labels of each dimension: at most one may tell neurons apart, else they are fenced."""
+def _split(flow: Flow, node: Node, merged: Labels, new: Sequence[int]) -> list[Labels]:
+    """The labels of each of the ``new`` dimensions. Only one may tell neurons apart: which, ``flow.axes`` says."""
+    sizes = [node.shape[i] for i in new] if node.shape else []
     if len(sizes) == 1:
         return [merged]
     cube = merged.reshape(sizes)
     telling = [i for i in range(len(sizes)) if (cube != cube.take([0], axis=i)).any()]
+    if len(telling) > 1 and flow.is_free(merged):
+        if flow.axes is None:
+            return _asked(flow, node, new)
+        chosen = flow.axes.get(node.name)
+        if chosen in new:
+            telling = [new.index(chosen)]
+            rows = np.moveaxis(cube, telling[0], 0).reshape(sizes[telling[0]], -1)
+            flow.tie(rows.ravel(), np.repeat(rows[:, 0], rows.shape[1]))
     if len(telling) > 1:
         flow.fence(merged, operation(node))
     if len(telling) != 1:
@@ -80,6 +92,13 @@ def _split(flow: Flow, node: Node, merged: Labels, sizes: Sequence[int]) -> list
         return [np.repeat(merged[:1], size) for size in sizes]
     labels = np.moveaxis(cube, telling[0], 0).reshape(sizes[telling[0]], -1)[:, 0]
     return [labels if i == telling[0] else flow.plain(node, (size,))[0] for i, size in enumerate(sizes)]
+
+
+def _asked(flow: Flow, node: Node, new: Sequence[int]) -> list[Labels]:
+    """Labels of their own for each new dimension, to see what becomes of them."""
+    labels = {i: flow.fresh(node.shape[i]) for i in new} if node.shape else {}
+    flow.splits.setdefault(node.name, {}).update(labels)
+    return list(labels.values())
 
 
 def permute(flow: Flow, node: Node) -> Dims | None:
@@ -105,6 +124,21 @@ def transpose(flow: Flow, node: Node) -> Dims | None:
     return tuple(order)
 
 
+def moved(flow: Flow, node: Node) -> Dims | None:
+    """Some dimensions go to other places, the others keep their order."""
+    x = flow.dims(node.args[0])
+    if x is None:
+        return None
+    given = arguments(node)
+    from_, to = (
+        [dimension(d, len(x)) for d in ((named,) if isinstance(named, int) else named)]
+        for named in (given["source"], given["destination"])
+    )
+    rest = iter(i for i in range(len(x)) if i not in from_)
+    places = dict(zip(to, from_, strict=True))
+    return tuple(x[places[i] if i in places else next(rest)] for i in range(len(x)))
+
+
 def squeeze(flow: Flow, node: Node) -> Dims | None:
     """Dimensions of size 1 vanish, all of them or those named."""
     x = flow.dims(node.args[0])
@@ -124,114 +158,14 @@ def unsqueeze(flow: Flow, node: Node) -> Dims | None:
     return (*x[:place], *flow.plain(node, (1,)), *x[place:])
 
 
-def cat(flow: Flow, node: Node) -> Dims | None:
-    """Values laid end to end along one dimension and tied in the others."""
-    given = arguments(node)
-    parts = [flow.dims(value) for value in given["tensors"]]
-    known = [dims for dims in parts if dims is not None]
-    if len(known) < len(parts) or len({len(dims) for dims in known}) != 1:
-        return None
-    place = dimension(given.get("dim", 0), len(known[0]))
-    for dims in known[1:]:
-        for i, labels in enumerate(dims):
-            if i != place:
-                flow.tie(known[0][i], labels)
-    joined = np.concatenate([dims[place] for dims in known])
-    return tuple(joined if i == place else labels for i, labels in enumerate(known[0]))
-
-
-def cut(flow: Flow, node: Node) -> Dims | None:
-    """A slice; the places it names are literal, so a dimension that is really cut must keep its neurons."""
-    x = flow.dims(node.args[0])
-    if x is None or node.shape is None:
-        return None
-    place = dimension(arguments(node).get("dim", 0), len(x))
-    if node.shape[place] == len(x[place]):
-        return x
-    flow.fence(x[place], operation(node))
-    return (*x[:place], *flow.plain(node, (node.shape[place],)), *x[place + 1 :])
-
-
-def select(flow: Flow, node: Node) -> Dims | None:
-    """One index of a dimension, which must keep its neurons; the dimension vanishes."""
-    x = flow.dims(node.args[0])
-    if x is None:
-        return None
-    place = dimension(arguments(node).get("dim", 0), len(x))
-    flow.fence(x[place], operation(node))
-    return (*x[:place], *x[place + 1 :])
-
-
-def pieces(flow: Flow, node: Node) -> tuple[Dims, ...] | None:
-    """Chunks of one dimension, which must keep its neurons."""
-    x = flow.dims(node.args[0])
-    if x is None:
-        return None
-    given = arguments(node)
-    place = dimension(given.get("dim", 0), len(x))
-    flow.fence(x[place], operation(node))
-    size = len(x[place])
-    sections = given.get("split_sizes", given.get("split_size"))
-    if sections is None:
-        sections = -(-size // given["chunks"])
-    if isinstance(sections, int):
-        sections = [min(sections, size - start) for start in range(0, size, sections)]
-    return tuple((*x[:place], *flow.plain(node, (count,)), *x[place + 1 :]) for count in sections)
-
-
-def pad(flow: Flow, node: Node) -> Dims | None:
-    """Borders around the last dimensions; a padded dimension must keep its neurons."""
-    x = flow.dims(node.args[0])
-    if x is None or node.shape is None:
-        return None
-    padded = {i for i, labels in enumerate(x) if len(labels) != node.shape[i]}
-    for i in padded:
-        flow.fence(x[i], operation(node))
-    return tuple(flow.plain(node, (size,))[0] if i in padded else x[i] for i, size in enumerate(node.shape))
-
-
-def expand(flow: Flow, node: Node) -> Dims | None:
-    """Repeats dimensions of size 1; the others keep their neurons."""
-    x = flow.dims(node.args[0])
-    if x is None or node.shape is None:
-        return None
-    new = len(node.shape) - len(x)
-    return tuple(
-        x[i - new] if i >= new and len(x[i - new]) == size else flow.plain(node, (size,))[0]
-        for i, size in enumerate(node.shape)
-    )
-
-
-def take_part(flow: Flow, node: Node) -> Dims | None:
-    """One of several results."""
-    source, position = node.args
-    parts = flow.parts.get(source.node) if isinstance(source, Ref) else None
-    return None if parts is None else parts[position]
-
-
-RESHAPING: dict[object, Callable[[Flow, Node], Dims | tuple[Dims, ...] | None]] = {
+RESHAPING: dict[object, Callable[[Flow, Node], Dims | None]] = {
     **dict.fromkeys(
-        (aten.view, aten.reshape, aten.flatten, aten.unflatten, aten._unsafe_view, aten.view_as), view
+        (aten.view, aten.reshape, aten.flatten, aten.unflatten, aten._unsafe_view, aten.view_as, aten.reshape_as),
+        view,
     ),
-    **dict.fromkeys((aten.transpose, aten.swapaxes, aten.t), transpose),
-    **dict.fromkeys((aten.squeeze,), squeeze),
-    **dict.fromkeys((aten.cat, aten.concat, aten.concatenate), cat),
-    **dict.fromkeys((aten.chunk, aten.split, aten.split_with_sizes), pieces),
-    **dict.fromkeys((aten.expand, aten.expand_as), expand),
-    **dict.fromkeys(
-        (
-            aten.pad,
-            aten.constant_pad_nd,
-            aten.reflection_pad1d,
-            aten.reflection_pad2d,
-            aten.replication_pad1d,
-            aten.replication_pad2d,
-        ),
-        pad,
-    ),
+    **dict.fromkeys((aten.transpose, aten.swapaxes, aten.t, aten.numpy_T, aten.mT), transpose),
+    **dict.fromkeys((aten.movedim, aten.moveaxis), moved),
+    aten.squeeze: squeeze,
     aten.permute: permute,
     aten.unsqueeze: unsqueeze,
-    aten.slice: cut,
-    aten.select: select,
-    operator.getitem: take_part,
 }

@@ -1,8 +1,8 @@
-"""What each operation does with the neurons that pass through it: the table of rules.
+"""What each operation does with the neurons that pass through it: layers, and the table of all rules.
 
 A rule is a function ``(flow, node) -> labels of the result``: it ties what meets in the operation and fences
-what it cannot follow. An operation without a rule fences all that reaches it, so a new rule is one function
-here, or in ``reshaping.py``, and one line in the table.
+what it cannot follow. An operation without a rule fences all that reaches it, so a new rule is one function,
+here or in the file of its kind, and one line in that file's table.
 
 A neuron is taken away as if everything read zero in its place. A rule may let through only what then stays
 right: a sum over neurons does, their mean does not.
@@ -10,15 +10,18 @@ right: a sum over neurons does, their mean does not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import torch
 
-from tinypress.graph import Node, Ref, arguments
+from tinypress.graph import Node, arguments
+from tinypress.shrink.attention import PRODUCTS
 from tinypress.shrink.flow import Dims, Flow, Labels, operation
-from tinypress.shrink.reshaping import RESHAPING, dimension
+from tinypress.shrink.recurrent import RECURRENT
+from tinypress.shrink.reducing import REDUCING
+from tinypress.shrink.reshaping import RESHAPING
+from tinypress.shrink.taking import TAKING
 
 Rule = Callable[[Flow, Node], Dims | tuple[Dims, ...] | None]
 aten = torch.ops.aten
@@ -53,13 +56,14 @@ def linear(flow: Flow, node: Node) -> Dims | None:
     flow.tie(x[-1], w_oi[1])
     if bias is not None:
         flow.tie(w_oi[0], bias[0])
-    _produces(flow, given["weight"])
+    flow.produce(given["weight"], 0)
     return (*x[:-1], w_oi[0])
 
 
 def convolution(flow: Flow, node: Node) -> Dims | None:
-    """Channels in dimension 1; a depthwise convolution gives each of its input channels the same number of
-    output channels. Other grouped convolutions have no rule yet."""
+    """Channels stand before the positions. Of a grouped convolution whole groups leave, or, where there are fewer
+    groups than channels in one, the same channel of every group; depthwise is the case of one channel a group.
+    """
     given = arguments(node)
     x, weight, bias = (flow.dims(given.get(name)) for name in ("input", "weight", "bias"))
     if x is None or weight is None or node.shape is None:
@@ -67,22 +71,55 @@ def convolution(flow: Flow, node: Node) -> Dims | None:
     spatial = len(weight) - 2
     channels = x[-spatial - 1]
     groups = given.get("groups", 1)
+    inputs, outputs = len(weight[1]), len(weight[0]) // groups
     if groups == 1:
         flow.tie(channels, weight[1])
-        _produces(flow, given["weight"])
-    elif groups == len(channels) and len(weight[1]) == 1:
-        flow.tie(np.repeat(channels, len(weight[0]) // groups), weight[0])
+        flow.produce(given["weight"], 0)
+    elif groups >= inputs:
+        flow.tie(channels, np.repeat(channels[::inputs], inputs))
+        flow.tie(np.repeat(channels[::inputs], outputs), weight[0])
+        if inputs > 1:
+            flow.produce(given["weight"], 0)
     else:
-        return None
+        flow.tie(channels, np.tile(weight[1], groups))
+        flow.tie(weight[0], np.tile(weight[0][:outputs], groups))
+        flow.produce(given["weight"], 0)
     if bias is not None:
         flow.tie(weight[0], bias[0])
     return (*x[: -spatial - 1], weight[0], *flow.plain(node, node.shape[-spatial:]))
 
 
-def _produces(flow: Flow, weight: object) -> None:
-    tensor = flow.nodes[weight.node].tensor if isinstance(weight, Ref) else None
-    if tensor is not None and tensor not in flow.producers:
-        flow.producers.append(tensor)
+def transposed_convolution(flow: Flow, node: Node) -> Dims | None:
+    """A weight [in, out / groups, ...]; only without groups."""
+    given = arguments(node)
+    x, weight, bias = (flow.dims(given.get(name)) for name in ("input", "weight", "bias"))
+    if x is None or weight is None or node.shape is None or given.get("groups", 1) != 1:
+        return None
+    spatial = len(weight) - 2
+    flow.tie(x[-spatial - 1], weight[0])
+    flow.produce(given["weight"], 1)
+    if bias is not None:
+        flow.tie(weight[1], bias[0])
+    return (*x[: -spatial - 1], weight[1], *flow.plain(node, node.shape[-spatial:]))
+
+
+def pixels_from_channels(flow: Flow, node: Node) -> Dims | None:
+    """[B, C r r, H, W] -> [B, C, H r, W r]: r r neighbouring channels become one."""
+    x = flow.dims(node.args[0])
+    if x is None or node.shape is None:
+        return None
+    each = len(x[-3]) // node.shape[-3]
+    flow.tie(x[-3], np.repeat(x[-3][::each], each))
+    return (*x[:-3], x[-3][::each], *flow.plain(node, node.shape[-2:]))
+
+
+def channels_from_pixels(flow: Flow, node: Node) -> Dims | None:
+    """[B, C, H r, W r] -> [B, C r r, H, W]: a channel becomes r r neighbouring ones."""
+    x = flow.dims(node.args[0])
+    if x is None or node.shape is None:
+        return None
+    each = node.shape[-3] // len(x[-3])
+    return (*x[:-3], np.repeat(x[-3], each), *flow.plain(node, node.shape[-2:]))
 
 
 def per_channel(flow: Flow, node: Node) -> Dims | None:
@@ -112,65 +149,6 @@ def pooling(flow: Flow, node: Node) -> Dims | tuple[Dims, ...] | None:
     return results if node.shape is None else results[0]
 
 
-def _reduced(node: Node, rank: int) -> set[int]:
-    """The dimensions that a call names, all of them if it names none."""
-    given: Any = arguments(node).get("dim")
-    named: Iterable[int] = (given,) if isinstance(given, int) else given or range(rank)
-    return {dimension(d, rank) for d in named}
-
-
-def _reduce(flow: Flow, node: Node, may_cut: bool) -> Dims | None:
-    x = flow.dims(node.args[0])
-    if x is None:
-        return None
-    gone = _reduced(node, len(x))
-    if not may_cut:
-        for position in gone:
-            flow.fence(x[position], operation(node))
-    if arguments(node).get("keepdim"):
-        return tuple(flow.plain(node, (1,))[0] if i in gone else labels for i, labels in enumerate(x))
-    return tuple(labels for i, labels in enumerate(x) if i not in gone)
-
-
-def summing(flow: Flow, node: Node) -> Dims | None:
-    """A sum over neurons stays right when a neuron that reads zero is left out."""
-    return _reduce(flow, node, may_cut=True)
-
-
-def reducing(flow: Flow, node: Node) -> Dims | None:
-    """A mean, maximum or variance over neurons changes with their number; over other dimensions it does not."""
-    return _reduce(flow, node, may_cut=False)
-
-
-def along(flow: Flow, node: Node) -> Dims | None:
-    """Softmax and the like mix the indices of one dimension, whose neurons must all stay."""
-    x = flow.dims(node.args[0])
-    if x is None:
-        return None
-    for position in _reduced(node, len(x)):
-        flow.fence(x[position], operation(node))
-    return x
-
-
-def layer_norm(flow: Flow, node: Node) -> Dims | None:
-    """The statistics run over the last dimensions, whose neurons must all stay."""
-    x = flow.dims(node.args[0])
-    if x is None:
-        return None
-    for labels in x[-len(arguments(node)["normalized_shape"]) :]:
-        flow.fence(labels, operation(node))
-    return x
-
-
-def group_norm(flow: Flow, node: Node) -> Dims | None:
-    """The statistics run over groups of channels, which must all stay."""
-    x = flow.dims(node.args[0])
-    if x is None:
-        return None
-    flow.fence(x[1], operation(node))
-    return x
-
-
 _ELEMENTWISE = (
     aten.relu, aten.relu_, aten.relu6, aten.relu6_, aten.leaky_relu, aten.leaky_relu_, aten.elu, aten.elu_,
     aten.celu, aten.selu, aten.selu_, aten.gelu, aten.silu, aten.silu_, aten.mish, aten.mish_, aten.hardswish,
@@ -179,7 +157,9 @@ _ELEMENTWISE = (
     aten.clamp, aten.clamp_, aten.clamp_min, aten.clamp_max, aten.abs, aten.neg, aten.exp, aten.log, aten.sqrt,
     aten.rsqrt, aten.square, aten.reciprocal, aten.pow, aten.sin, aten.cos, aten.erf, aten.sign, aten.floor,
     aten.round, aten.add, aten.add_, aten.sub, aten.sub_, aten.mul, aten.mul_, aten.div, aten.div_, aten.rsub,
-    aten.maximum, aten.minimum, aten.where, aten.gt, aten.lt, aten.ge, aten.le, aten.eq, aten.ne,
+    aten.maximum, aten.minimum, aten.where, aten.masked_fill, aten.masked_fill_, aten.hardshrink,
+    aten.softshrink, aten.log1p, aten.expm1, aten.logical_xor, aten.bitwise_not,
+    aten.bitwise_and, aten.bitwise_or, aten.isnan, aten.isinf, aten.nan_to_num, aten.lerp, aten.addcmul, aten.type_as, aten.gt, aten.lt, aten.ge, aten.le, aten.eq, aten.ne,
     aten.logical_and, aten.logical_or, aten.logical_not, aten.dropout, aten.dropout_, aten.feature_dropout,
     aten.alpha_dropout, aten.clone, aten.contiguous, aten.detach, aten.detach_, aten.lift_fresh_copy, aten.to,
     aten._to_copy, aten.alias, aten.zeros_like, aten.ones_like,
@@ -189,7 +169,8 @@ _POOLING = (
     aten.max_pool1d, aten.max_pool2d, aten.max_pool3d, aten.avg_pool1d, aten.avg_pool2d, aten.avg_pool3d,
     aten.adaptive_avg_pool1d, aten.adaptive_avg_pool2d, aten.adaptive_avg_pool3d, aten.adaptive_max_pool1d,
     aten.adaptive_max_pool2d, aten.adaptive_max_pool3d, aten.max_pool1d_with_indices,
-    aten.max_pool2d_with_indices, aten.upsample_nearest1d, aten.upsample_nearest2d, aten.upsample_bilinear2d,
+    aten.max_pool2d_with_indices, aten.upsample_nearest1d, aten.upsample_nearest2d, aten.upsample_nearest3d,
+    aten.upsample_linear1d, aten.upsample_bilinear2d, aten.upsample_bicubic2d, aten.upsample_trilinear3d,
 )  # fmt: skip
 
 RULES: dict[object, Rule] = {
@@ -197,11 +178,13 @@ RULES: dict[object, Rule] = {
     **dict.fromkeys(_POOLING, pooling),
     **dict.fromkeys((aten.conv1d, aten.conv2d, aten.conv3d), convolution),
     **dict.fromkeys((aten.batch_norm, aten.instance_norm, aten.prelu), per_channel),
-    **dict.fromkeys((aten.mean, aten.amax, aten.amin, aten.var, aten.std), reducing),
-    **dict.fromkeys((aten.softmax, aten.log_softmax, aten.cumsum), along),
+    **dict.fromkeys((aten.conv_transpose1d, aten.conv_transpose2d, aten.conv_transpose3d), transposed_convolution),
+    **REDUCING,
     **RESHAPING,
+    **TAKING,
+    **PRODUCTS,
+    **RECURRENT,
     aten.linear: linear,
-    aten.sum: summing,
-    aten.layer_norm: layer_norm,
-    aten.group_norm: group_norm,
+    aten.pixel_shuffle: pixels_from_channels,
+    aten.pixel_unshuffle: channels_from_pixels,
 }

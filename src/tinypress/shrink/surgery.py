@@ -7,11 +7,14 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from tinypress.facts import Change, Note
-from tinypress.graph import forward_eval, tensors_of
-from tinypress.layers import attributes_of, copy_model, fit_attributes, owned_tensors
-from tinypress.shrink.groups import Group
+from tinypress.graph import Traced, forward_eval, tensors_of
+from tinypress.layers import attributes_of, copy_model, fit_attributes, own_widths, owned_tensors
+from tinypress.shrink.adapt import adapt, sizes_by_module
+from tinypress.shrink.groups import Group, Survey
+from tinypress.shrink.reference import masked_outputs, removed_labels
 
 
 @dataclass(frozen=True)
@@ -31,22 +34,24 @@ class Outcome:
     notes: tuple[Note, ...] = field(default=())
 
 
-def operate(model: nn.Module, cuts: Sequence[Cut], example_inputs: tuple[Tensor, ...]) -> Outcome:
-    """Make all ``cuts`` in a copy of ``model`` and run it on its example.
+def operate(model: nn.Module, cuts: Sequence[Cut], traced: Traced, found: Survey) -> Outcome:
+    """Make all ``cuts`` in a copy of ``model``, run it on its example, and compare what it returns with what the
+    whole network returns when the removed neurons read as zero.
 
-    If the forward pass then fails, because some code in it counts on a width, the cuts are made one by one
-    and those that break it are left out, each with a note TP302.
+    If it does not run, or returns something else, because some code in it counts on a width, the cuts are made
+    one by one and those that break it are left out, each with a note TP302.
     """
-    shapes = _output_shapes(model, example_inputs)
-    whole = cut_out(model, cuts)
-    if _failure(whole, example_inputs, shapes) is None:
+    whole, failure = _operated(model, cuts, traced, found)
+    if failure is None:
         return Outcome(whole, changes_between(model, whole))
     kept: list[Cut] = []
     notes: list[Note] = []
+    smaller = copy_model(model)
     for cut in cuts:
-        failure = _failure(cut_out(model, [*kept, cut]), example_inputs, shapes)
+        tried, failure = _operated(model, [*kept, cut], traced, found)
         if failure is None:
             kept.append(cut)
+            smaller = tried
         else:
             layer = cut.group.producers[0]
             notes.append(
@@ -58,8 +63,40 @@ def operate(model: nn.Module, cuts: Sequence[Cut], example_inputs: tuple[Tensor,
                     f"pass fails ({failure}); write no literal widths in forward(), or name them in keep",
                 )
             )
-    smaller = cut_out(model, kept)
     return Outcome(smaller, changes_between(model, smaller), tuple(notes))
+
+
+def _operated(
+    model: nn.Module, cuts: Sequence[Cut], traced: Traced, found: Survey
+) -> tuple[nn.Module, str | None]:
+    """A copy of ``model`` with the cuts made and its own numbers adapted, and what is wrong with it."""
+    gone = removed_labels(found, {found.groups.index(cut.group): cut.units for cut in cuts})
+    due = masked_outputs(traced, found, model, gone)
+    smaller = cut_out(model, cuts)
+    failure = adapt(smaller, sizes_by_module(traced, found, gone), lambda cut: _differs(cut, traced, due))
+    return smaller, failure
+
+
+def _differs(model: nn.Module, traced: Traced, due: Sequence[Tensor]) -> str | None:
+    """What goes wrong when ``model`` runs, or how far from ``due`` it is; None if it is right but for rounding."""
+    try:
+        outputs = tensors_of(forward_eval(model, traced.example))
+    except Exception as error:  # whatever the user's forward() raises
+        return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+    shapes, right = [tuple(x.shape) for x in outputs], [tuple(x.shape) for x in due]
+    if shapes != right:
+        return f"its output has shapes {shapes}, not {right}"
+    for got, want in zip(outputs, due, strict=True):
+        if not want.is_floating_point():
+            continue
+        scale = float(want.abs().max()) if want.numel() else 0.0
+        off = float((got - want).abs().max()) if want.numel() else 0.0
+        if not off <= _TOLERANCE[want.dtype == torch.float64] * max(scale, 1e-6):
+            return f"its output is off by {off:.3g} of {scale:.3g}"
+    return None
+
+
+_TOLERANCE = {True: 1e-9, False: 1e-2}  # in float64; in fewer bits the order of a sum moves deep networks more
 
 
 def _output_shapes(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> list[tuple[int, ...]]:
@@ -94,8 +131,11 @@ def cut_out(model: nn.Module, cuts: Sequence[Cut]) -> nn.Module:
     copied = copy_model(model)
     named: dict[str, Tensor] = {**dict(copied.named_parameters()), **dict(copied.named_buffers())}
     smaller = {id(named[name]): _without(named[name], dims) for name, dims in gone.items()}
+    gone_from = {id(named[name]): dims for name, dims in gone.items()}
     for layer in copied.modules():
         touched = False
+        if isinstance(layer, _ConvNd) and layer.groups > 1 and id(layer.weight) in smaller:
+            layer.groups -= _lost_groups(layer, gone_from[id(layer.weight)])
         for store in (layer._parameters, layer._buffers):
             for short, tensor in list(store.items()):
                 if tensor is not None and id(tensor) in smaller:
@@ -104,6 +144,16 @@ def cut_out(model: nn.Module, cuts: Sequence[Cut]) -> nn.Module:
         if touched:
             fit_attributes(layer)
     return copied
+
+
+def _lost_groups(layer: _ConvNd, gone: Mapping[int, set[int]]) -> int:
+    """How many groups of a grouped convolution lose every channel; of the others each loses as many."""
+    outputs = layer.out_channels // layer.groups
+    rows = gone.get(0, set())
+    return sum(
+        all(row in rows for row in range(group * outputs, (group + 1) * outputs))
+        for group in range(layer.groups)
+    )
 
 
 def _without(tensor: Tensor, gone: Mapping[int, set[int]]) -> Tensor:
@@ -121,9 +171,10 @@ def changes_between(before: nn.Module, after: nn.Module) -> tuple[Change, ...]:
     for path, layer in after.named_modules():
         old = old_modules[path]
         was = {k: v for k, v in attributes_of(old).items() if isinstance(v, int)}
-        now = attributes_of(layer)
-        if not attributes_of(layer):
-            was, now = _sizes(old), dict(_sizes(layer))
+        now = dict(attributes_of(layer))
+        was |= {name: getattr(old, name) for name in own_widths(layer)}
+        if not now or own_widths(layer):
+            was, now = was | _sizes(old), now | _sizes(layer)
         for name, value in was.items():
             new = now[name]
             if new != value and isinstance(new, int):

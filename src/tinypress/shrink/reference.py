@@ -1,0 +1,133 @@
+"""What a cut network must compute: the whole one, with the removed neurons read as zero wherever they appear.
+
+The traced graph is run operation by operation on the weights of the whole network. Where statistics run over
+removed neurons, they are those of the neurons that are left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from tinypress.graph import Node, Ref, Traced, tensors_of
+from tinypress.shrink.flow import Dims
+from tinypress.shrink.groups import Survey
+
+aten = torch.ops.aten
+
+_STATISTICS = (
+    aten.layer_norm, aten.rms_norm, aten.group_norm, aten.mean, aten.var, aten.std, aten.amax, aten.amin,
+    aten.linalg_vector_norm, aten.norm,
+)  # fmt: skip
+
+
+def removed_labels(found: Survey, cuts: Mapping[int, Sequence[int]]) -> NDArray[np.bool_]:
+    """For every label whether it goes when these units of these groups (by number) go."""
+    gone = np.zeros(len(found.root), dtype=bool)
+    for number, units in cuts.items():
+        gone[found.units[number][list(units)]] = True
+    return gone[found.root]
+
+
+def masked_outputs(
+    traced: Traced, found: Survey, model: nn.Module, gone: NDArray[np.bool_]
+) -> tuple[Tensor, ...]:
+    """What ``model`` returns for the traced example when the labels that are ``gone`` read as zero.
+
+    Args:
+        traced: the graph of ``model``.
+        found: where its neurons are.
+        model: the whole network; only read.
+        gone: for every label of ``found``, from ``removed_labels``.
+    """
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    given = dict(zip(traced.inputs, tensors_of(traced.example), strict=True))
+    last = {name: place for place, node in enumerate(traced) for name in node.inputs}
+    values: dict[str, Any] = {}
+    with torch.no_grad(), contextlib.redirect_stderr(io.StringIO()):
+        for place, node in enumerate(traced):
+            dims = found.labels.get(node.name)
+            if node.kind != "call":
+                values[node.name] = _mask(_start(node, given, tensors), dims, gone)
+            else:
+                values[node.name] = _call(node, values, dims, found, gone)
+            for name in node.inputs:
+                if last[name] == place and name not in traced.outputs:
+                    values.pop(name, None)
+    return tuple(values[name] for name in traced.outputs)
+
+
+def _start(node: Node, given: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> Any:
+    if node.kind == "input":
+        return given[node.name]
+    return tensors[node.tensor].detach() if node.tensor is not None else node.constant
+
+
+def _call(
+    node: Node, values: Mapping[str, Any], dims: Dims | None, found: Survey, gone: NDArray[np.bool_]
+) -> Any:
+    assert node.op is not None
+    touched = any(
+        gone[labels].any() for name in node.inputs for labels in found.labels.get(name, ())
+    )
+    if touched and node.op in _STATISTICS and dims is not None:
+        return _of_the_rest(node, values, dims, found, gone)
+    args, kwargs = _filled(node.args, values.__getitem__), _filled(dict(node.kwargs), values.__getitem__)
+    result = node.op(*args, **kwargs)
+    if isinstance(result, Tensor):
+        return _mask(result, dims, gone)
+    parts = found.parts.get(node.name)
+    if parts is not None and isinstance(result, tuple | list):
+        return tuple(_mask(part, labels, gone) for part, labels in zip(result, parts, strict=True))
+    return result
+
+
+def _filled(value: Any, take: Callable[[str], Any]) -> Any:
+    if isinstance(value, Ref):
+        return take(value.node)
+    if isinstance(value, tuple | list):
+        return [_filled(part, take) for part in value]
+    if isinstance(value, dict):
+        return {key: _filled(part, take) for key, part in value.items()}
+    return value
+
+
+def _mask(value: Any, dims: Dims | None, gone: NDArray[np.bool_]) -> Any:
+    if not isinstance(value, Tensor):
+        return value
+    for dim, labels in enumerate(dims or ()):
+        lost = np.flatnonzero(gone[labels])
+        if len(lost) and len(labels) == value.shape[dim]:
+            value = value.index_fill(dim, torch.from_numpy(lost).to(value.device), 0)
+    return value
+
+
+def _of_the_rest(
+    node: Node, values: Mapping[str, Any], dims: Dims, found: Survey, gone: NDArray[np.bool_]
+) -> Tensor:
+    def kept(name: str) -> Any:
+        value = values[name]
+        for dim, labels in enumerate(found.labels.get(name, ())):
+            if gone[labels].any():
+                value = value.index_select(dim, torch.from_numpy(np.flatnonzero(~gone[labels])))
+        return value
+
+    args, kwargs = _filled(node.args, kept), _filled(dict(node.kwargs), kept)
+    if node.op in (aten.layer_norm, aten.rms_norm):
+        args[1] = list(args[0].shape[-len(args[1]) :])
+    assert node.op is not None
+    result: Tensor = node.op(*args, **kwargs)
+    for dim, labels in enumerate(dims):
+        if gone[labels].any():
+            places = torch.from_numpy(np.flatnonzero(~gone[labels]))
+            shape = list(result.shape)
+            shape[dim] = len(labels)
+            result = result.new_zeros(shape).index_copy(dim, places, result)
+    return result
