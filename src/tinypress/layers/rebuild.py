@@ -17,6 +17,7 @@ from tinypress.layers.widths import (
     can_resize,
     copy_model,
     fit_attributes,
+    has_widths,
     owned_tensors,
     replace_module,
     set_width,
@@ -144,7 +145,7 @@ def _resize(layer: nn.Module, shape: LayerShape, resized: dict[Tensor, tuple[str
         same = False
     if isinstance(layer, _ConvNd) and _whole(groups := shape.attributes.get("groups")):
         layer.groups = max(int(groups), 1)  # type: ignore[arg-type]
-    if not type(layer).__module__.startswith("torch."):
+    if not has_widths(layer):
         for name, value in shape.attributes.items():
             if not _whole(value) or not 0 < value < 2**31:  # type: ignore[operator]
                 raise _refuse(shape.module, f"its {str(name)[:80]} is {str(value)[:80]}")

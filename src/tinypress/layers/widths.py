@@ -123,6 +123,11 @@ def fit_attributes(layer: nn.Module) -> None:
                 setattr(layer, name, tuple(value) if isinstance(value, list) else value)
 
 
+def has_widths(layer: nn.Module) -> bool:
+    """True for the classes whose widths are known by name, and what is derived from them."""
+    return any(isinstance(layer, classes) for classes, _, _ in _RULES)
+
+
 def can_resize(layer: nn.Module) -> bool:
     """True if new tensors and ``fit_attributes`` are all it takes: torch's other modules (LSTM, attention)
     keep widths that would go stale, a user's own module is taken at its tensors."""

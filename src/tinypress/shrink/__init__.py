@@ -3,13 +3,16 @@
 from tinypress.shrink.groups import Group, Slice, find_groups
 from tinypress.shrink.importance import Importance, compute_neuron_importance
 from tinypress.shrink.neurons import prune_layer_neurons, shrink_model
+from tinypress.shrink.structured import Budget, prune_structured
 
 __all__ = [
+    "Budget",
     "Group",
     "Importance",
     "Slice",
     "compute_neuron_importance",
     "find_groups",
     "prune_layer_neurons",
+    "prune_structured",
     "shrink_model",
 ]

@@ -115,9 +115,10 @@ def survey(traced: Traced, model: nn.Module, *, exact: bool = True, units: Units
     components = _components(flow, {source: tensors[source[0]][source[1]] for source in sources})
     free = [c for c in components if all(flow.fence_of(tensors[name][dim]) is None for name, dim in c)]
     groups, roots, unit_roots = _groups(flow, tensors, free)
-    reached = {s.tensor.rpartition(".")[0] for group in groups for s in group.slices}
+    reached = {(part.tensor, part.dim) for group in groups for part in group.slices}
     read = {path for group in groups for path in group.producers}
     left: dict[str, Fence | None] = {}
+    first_name = {id(p): name for name, p in model.named_parameters()}
     fence_of = {
         source: next((f for name, dim in c if (f := flow.fence_of(tensors[name][dim]))), None)
         for c in components
@@ -125,12 +126,19 @@ def survey(traced: Traced, model: nn.Module, *, exact: bool = True, units: Units
     }
     for path, layer in modules.items():
         owned = [
-            name for name, p in owned_tensors(layer).items() if isinstance(p, nn.Parameter) and p.dim() > 1
+            first_name[id(p)] for p in owned_tensors(layer).values() if isinstance(p, nn.Parameter) and p.dim() > 1
         ]
         if not owned or path in read:
             continue
-        name, dim = f"{path}.{owned[0]}" if path else owned[0], neuron_dim(layer)
-        if path in reached and any(s.tensor == name and s.dim == dim for g in groups for s in g.slices):
+        name, dim = owned[0], neuron_dim(layer)
+        if not has_neurons(layer) and not type(layer).__module__.startswith("torch."):
+            own = [source for source in sources if source[0].rpartition(".")[0] == path]
+            if not own:  # computes no neurons
+                continue
+            name, dim = own[0]
+        if name in tensors and len(tensors[name][dim]) == 1:  # the only one cannot leave
+            continue
+        if (name, dim) in reached:
             continue
         left[path] = fence_of.get((name, dim)) or (
             flow.fence_of(tensors[name][dim]) if name in tensors else None
@@ -142,16 +150,15 @@ def _axes(asked: Flow, units: Units) -> dict[str, int]:
     """Which new dimension of each view tells neurons apart, by what later operations did with each."""
     axes = {}
     for name, dims in asked.splits.items():
-        open_ = {i: labels for i, labels in dims.items() if len(labels) > 1 and asked.is_free(labels)}
-        batch = [i for i, labels in open_.items() if asked.is_marked("batch of a product", labels)]
-        summed = [i for i, labels in open_.items() if asked.is_marked("summed in a product", labels)]
-        others = [i for i in open_ if i not in batch and i not in summed]
-        if units == "heads":
-            choices = batch or others or summed
-        else:
-            choices = [i for i in open_ if i not in batch] or batch
+        open_ = [i for i, labels in dims.items() if asked.is_free(labels)]
+        batch = [i for i in dims if asked.is_marked("batch of a product", dims[i])]
+        wide = [i for i in open_ if len(dims[i]) > 1 and i not in batch]
+        summed = [i for i in wide if asked.is_marked("summed in a product", dims[i])]
+        others = [i for i in wide if i not in summed]
+        # heads leave whole or not at all, also a single one
+        choices = (batch or others or summed) if units == "heads" else (wide or batch)
         if choices:
-            axes[name] = max(choices, key=lambda i: (len(open_[i]), i))
+            axes[name] = max(choices, key=lambda i: (len(dims[i]), i))
     return axes
 
 

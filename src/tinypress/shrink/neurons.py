@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Sequence
 from typing import cast
@@ -16,6 +15,7 @@ from tinypress.layers import copy_model
 from tinypress.protocols import Shrink
 from tinypress.shrink.activity import record_activity
 from tinypress.shrink.groups import Group, Survey, has_neurons, neuron_dim, note, survey
+from tinypress.shrink.keep import check_paths
 from tinypress.shrink.importance import Importance, check_method, group_importance, least_important
 from tinypress.shrink.surgery import Cut, Outcome, check_forward, operate
 
@@ -108,8 +108,7 @@ def shrink_model(
     """
     call = f"shrink_model({type(model).__name__}, {ratio!r}, importance={importance!r})"
     _check_settings(call, model, ratio, importance, calibration)
-    for path in keep:
-        _check_path(call, model, path)
+    check_paths(call, model, keep)
     traced = trace(model, example_inputs)
     found = survey(traced, model)
     notes = tuple(note(layer, fence, model) for layer, fence in found.left.items())
@@ -234,22 +233,8 @@ def _check_settings(
         )
 
 
-def _check_path(call: str, model: nn.Module, path: object) -> None:
-    known = [name for name, _ in model.named_modules(remove_duplicate=False)]
-    if path in known and (path or has_neurons(model)):
-        return
-    near = difflib.get_close_matches(str(path), known, 1)
-    raise ModelError(
-        call,
-        f"the network has no layer {path!r}",
-        f"Did you mean {near[0]!r}?"
-        if near
-        else f"Name one of {', '.join(filter(None, known)) or 'its modules'}",
-    )
-
-
 def _check_layer(call: str, model: nn.Module, layer: str) -> None:
-    _check_path(call, model, layer)
+    check_paths(call, model, [layer])
     kind = model.get_submodule(layer)
     if not has_neurons(kind):
         named = [name for name, module in model.named_modules() if has_neurons(module)]

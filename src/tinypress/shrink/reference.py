@@ -6,8 +6,6 @@ removed neurons, they are those of the neurons that are left.
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -47,46 +45,59 @@ def masked_outputs(
         model: the whole network; only read.
         gone: for every label of ``found``, from ``removed_labels``.
     """
-    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    given = dict(zip(traced.inputs, tensors_of(traced.example), strict=True))
-    last = {name: place for place, node in enumerate(traced) for name in node.inputs}
-    values: dict[str, Any] = {}
-    with torch.no_grad(), contextlib.redirect_stderr(io.StringIO()):
-        for place, node in enumerate(traced):
-            dims = found.labels.get(node.name)
-            if node.kind != "call":
-                values[node.name] = _mask(_start(node, given, tensors), dims, gone)
-            else:
-                values[node.name] = _call(node, values, dims, found, gone)
-            for name in node.inputs:
-                if last[name] == place and name not in traced.outputs:
-                    values.pop(name, None)
+    values = execute(
+        traced,
+        model,
+        tensors_of(traced.example),
+        lambda node, values: _masked(node, values, found, gone),
+    )
     return tuple(values[name] for name in traced.outputs)
 
 
-def _start(node: Node, given: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> Any:
-    if node.kind == "input":
-        return given[node.name]
-    return tensors[node.tensor].detach() if node.tensor is not None else node.constant
+def execute(
+    traced: Traced,
+    model: nn.Module,
+    inputs: Sequence[Tensor],
+    call: Callable[[Node, Mapping[str, Any]], Any],
+) -> dict[str, Any]:
+    """Go through the graph on the tensors of ``model``; ``call`` makes the value of each node but the inputs and
+    tensors, which it may change. Returns the values of the outputs by name."""
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    given = dict(zip(traced.inputs, inputs, strict=True))
+    last = {name: place for place, node in enumerate(traced) for name in node.inputs}
+    values: dict[str, Any] = {}
+    with torch.no_grad():
+        for place, node in enumerate(traced):
+            if node.kind == "input":
+                values[node.name] = given[node.name]
+            elif node.kind != "call":
+                values[node.name] = node.constant if node.tensor is None else tensors[node.tensor].detach()
+            values[node.name] = call(node, values)
+            for name in node.inputs:
+                if last[name] == place and name not in traced.outputs:
+                    values.pop(name, None)
+    return {name: values[name] for name in traced.outputs}
 
 
-def _call(
-    node: Node, values: Mapping[str, Any], dims: Dims | None, found: Survey, gone: NDArray[np.bool_]
-) -> Any:
+def compute(node: Node, values: Mapping[str, Any]) -> Any:
+    """The value of a call from those that it reads."""
     assert node.op is not None
-    touched = any(
-        gone[labels].any() for name in node.inputs for labels in found.labels.get(name, ())
-    )
+    args, kwargs = _filled(node.args, values.__getitem__), _filled(dict(node.kwargs), values.__getitem__)
+    return node.op(*args, **kwargs)
+
+
+def _masked(node: Node, values: Mapping[str, Any], found: Survey, gone: NDArray[np.bool_]) -> Any:
+    dims = found.labels.get(node.name)
+    if node.kind != "call":
+        return _mask(values[node.name], dims, gone)
+    touched = any(gone[labels].any() for name in node.inputs for labels in found.labels.get(name, ()))
     if touched and node.op in _STATISTICS and dims is not None:
         return _of_the_rest(node, values, dims, found, gone)
-    args, kwargs = _filled(node.args, values.__getitem__), _filled(dict(node.kwargs), values.__getitem__)
-    result = node.op(*args, **kwargs)
-    if isinstance(result, Tensor):
-        return _mask(result, dims, gone)
+    result = compute(node, values)
     parts = found.parts.get(node.name)
     if parts is not None and isinstance(result, tuple | list):
         return tuple(_mask(part, labels, gone) for part, labels in zip(result, parts, strict=True))
-    return result
+    return _mask(result, dims, gone)
 
 
 def _filled(value: Any, take: Callable[[str], Any]) -> Any:

@@ -76,7 +76,7 @@ def _split(flow: Flow, node: Node, merged: Labels, new: Sequence[int]) -> list[L
         return [merged]
     cube = merged.reshape(sizes)
     telling = [i for i in range(len(sizes)) if (cube != cube.take([0], axis=i)).any()]
-    if len(telling) > 1 and flow.is_free(merged):
+    if telling and flow.is_free(merged):
         if flow.axes is None:
             return _asked(flow, node, new)
         chosen = flow.axes.get(node.name)

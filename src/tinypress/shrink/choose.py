@@ -1,0 +1,129 @@
+"""Which units leave: blocks of them in the order of their importance, up to a share or a budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tinypress.shrink.groups import Group
+
+Cuts = dict[int, tuple[int, ...]]
+"""The units that leave, by number of their group."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Units of one group that leave together, and how much they matter for what they cost."""
+
+    group: int
+    units: tuple[int, ...]
+    score: float
+
+
+def blocks_of(
+    number: int, group: Group, scores: Tensor, *, multiple: int, min_width: int, price: float
+) -> list[Block]:
+    """What can leave a group, the least important first; each block leaves a width that ``multiple`` divides.
+
+    A block scores the mean of its units divided by ``price``, and never less than the block before it, which has to
+    leave first. At least ``min_width`` units stay, and one in every tensor.
+    """
+    order = _removable(group, scores, group.width - max(min_width, 1))
+    blocks: list[Block] = []
+    start, size = 0, group.width % multiple or multiple
+    highest = float("-inf")
+    while start + size <= len(order):
+        units = tuple(order[start : start + size])
+        highest = max(highest, float(scores[list(units)].mean()) / price)
+        blocks.append(Block(number, units, highest))
+        start, size = start + size, multiple
+    return blocks
+
+
+def _removable(group: Group, scores: Tensor, most: int) -> list[int]:
+    """Units in rising order of importance, the earlier first among equals; one that is the last of a tensor stays."""
+    left = [sum(map(bool, part.indices)) for part in group.slices]
+    order: list[int] = []
+    for unit in torch.argsort(scores, stable=True).tolist():
+        if len(order) >= most:
+            break
+        used = [i for i, part in enumerate(group.slices) if part.indices[unit]]
+        if all(left[i] > 1 for i in used):
+            order.append(unit)
+            for i in used:
+                left[i] -= 1
+    return order
+
+
+def by_share(blocks: Sequence[Sequence[Block]], widths: Sequence[int], ratio: float) -> Cuts:
+    """Of each group as many blocks as come nearest to ``ratio`` of its units."""
+    cuts: Cuts = {}
+    for own, width in zip(blocks, widths, strict=True):
+        due = round(ratio * width)
+        units: list[int] = []
+        for block in own:
+            if abs(len(units) + len(block.units) - due) >= abs(len(units) - due):
+                break
+            units += block.units
+        if units:
+            cuts[own[0].group] = tuple(sorted(units))
+    return cuts
+
+
+def ranked(blocks: Sequence[Sequence[Block]]) -> list[Block]:
+    """All blocks in the order in which they leave."""
+    everything = [(block.score, block.group, place, block) for own in blocks for place, block in enumerate(own)]
+    return [block for *_, block in sorted(everything, key=lambda each: each[:3])]
+
+
+def by_rank(blocks: Sequence[Sequence[Block]], widths: Sequence[int], ratio: float) -> Cuts:
+    """The least important blocks of all groups together, as many as come nearest to ``ratio`` of all units."""
+    due = round(ratio * sum(widths))
+    chosen: list[Block] = []
+    count = 0
+    for block in ranked(blocks):
+        if abs(count + len(block.units) - due) >= abs(count - due):
+            break
+        chosen.append(block)
+        count += len(block.units)
+    return cuts_of(chosen)
+
+
+def by_budget(blocks: Sequence[Sequence[Block]], cost: Callable[[Cuts], float], most: float) -> Cuts | None:
+    """As few of the ranked blocks as bring ``cost`` to at most ``most``; None where all of them do not.
+
+    What was removed and still fits is then given back, the most important first, so that the cost ends within one
+    smallest step of ``most``.
+    """
+    order = ranked(blocks)
+    if cost(cuts_of(order)) > most:
+        return None
+    low, high = 0, len(order)
+    while low < high:
+        middle = (low + high) // 2
+        if cost(cuts_of(order[:middle])) <= most:
+            high = middle
+        else:
+            low = middle + 1
+    chosen = order[:low]
+    closed: set[int] = set()
+    for block in reversed(list(chosen)):
+        if block.group in closed:
+            continue
+        without = [each for each in chosen if each is not block]
+        if cost(cuts_of(without)) <= most:
+            chosen = without
+        else:
+            closed.add(block.group)
+    return cuts_of(chosen)
+
+
+def cuts_of(blocks: Sequence[Block]) -> Cuts:
+    """The units of all these blocks by group."""
+    cuts: dict[int, list[int]] = {}
+    for block in blocks:
+        cuts.setdefault(block.group, []).extend(block.units)
+    return {group: tuple(sorted(units)) for group, units in cuts.items()}

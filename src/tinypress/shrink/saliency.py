@@ -1,0 +1,184 @@
+"""How much each unit of a group matters: over all that leaves with it, not over one layer's weights alone.
+
+Rule of aggregation: each place where a unit has weights (a row of the layer that computes it, a column of one that
+reads it, its norm) gives one number per unit; the numbers of a place are divided by their mean over the units, so
+that a large layer does not outvote a small one; then the places are summed. Taylor and Hessian scores are in units of
+the loss already and are summed as they are, so that they also compare between groups.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from tinypress.errors import InputError, ModelError
+from tinypress.shrink.groups import Group, Slice
+
+Saliency = Literal["l1", "l2", "scale", "fpgm", "taylor", "hessian", "activation", "wanda", "random"]
+SALIENCIES: tuple[str, ...] = get_args(Saliency)
+OF_THE_LOSS = ("taylor", "hessian")
+OF_ACTIVATIONS = ("activation", "wanda")
+
+Loss = Callable[[nn.Module], Tensor]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What scores are made from beside the weights, each by name of a parameter or number of a group.
+
+    ``gradient`` is the sum over batches of the gradient, ``square`` that of its square; ``activity`` is the mean of
+    |a| and ``energy`` the root of the sum of a^2 of each unit.
+    """
+
+    gradient: Mapping[str, Tensor] = field(default_factory=dict)
+    square: Mapping[str, Tensor] = field(default_factory=dict)
+    activity: Mapping[int, Tensor] = field(default_factory=dict)
+    energy: Mapping[int, Tensor] = field(default_factory=dict)
+
+
+def check_saliency(call: str, saliency: object) -> None:
+    """Raises InputError, naming the nearest one, where ``saliency`` is none of ``SALIENCIES``."""
+    if saliency in SALIENCIES:
+        return
+    near = difflib.get_close_matches(str(saliency), SALIENCIES, 1)
+    raise InputError(
+        call,
+        f"there is no importance {saliency!r}",
+        (f"Did you mean {near[0]!r}? " if near else "") + f"Choose one of {', '.join(SALIENCIES)}",
+    )
+
+
+def gradients(call: str, model: nn.Module, losses: Sequence[Loss]) -> Evidence:
+    """Gradients of each of ``losses``, one for each batch, on a copy in evaluation mode.
+
+    Raises:
+        InputError: there is none.
+        ModelError: a loss is no finite number.
+    """
+    if not losses:
+        raise InputError(
+            call,
+            "this importance needs the loss on some data",
+            "Give losses=[lambda model: loss(model(inputs), targets), ...], one for each batch; or choose 'l2'",
+        )
+    named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    training = {module: module.training for module in model.modules()}
+    model.eval()
+    gradient = {name: torch.zeros_like(p) for name, p in named.items()}
+    square = {name: torch.zeros_like(p) for name, p in named.items()}
+    try:
+        for loss in losses:
+            with torch.enable_grad():
+                value = loss(model)
+            if not isinstance(value, Tensor) or value.numel() != 1 or not bool(torch.isfinite(value)):
+                shown = value if not isinstance(value, Tensor) or value.numel() == 1 else tuple(value.shape)
+                raise ModelError(
+                    call, f"a loss is {shown}, not one finite number", "Give losses that are means over a batch"
+                )
+            found = torch.autograd.grad(value, list(named.values()), allow_unused=True)
+            for (name, _), each in zip(named.items(), found, strict=True):
+                if each is not None:
+                    gradient[name] += each
+                    square[name] += each.square()
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+    return Evidence(gradient=gradient, square=square)
+
+
+def score_units(
+    model: nn.Module, group: Group, number: int, saliency: Saliency, evidence: Evidence, seed: int
+) -> Tensor:
+    """The importance of each unit of a group, float64 [width]; a smaller one leaves first.
+
+    With w the weights of a unit at one place and g their gradient:
+    ``l1`` sum |w|; ``l2`` sqrt(sum w^2), Li et al. 2017; ``scale`` |gamma| of its batch norms, Liu et al. 2017;
+    ``fpgm`` sum over the others of the distance of the weights that compute it, He et al. 2019, equation 4;
+    ``taylor`` (sum g w)^2, Molchanov et al. 2019, equation 8, over a place; ``hessian`` sum g^2 w^2 / 2, LeCun et al.
+    1990, equation 5, with the Fisher diagonal; ``activation`` mean |a|; ``wanda`` sum |w| ||a|| over what reads it,
+    Sun et al. 2024, equation 1; ``random`` a uniform number.
+
+    Raises:
+        ModelError: a score is NaN or infinite.
+    """
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    if saliency == "random":
+        generator = torch.Generator().manual_seed(seed + number)
+        return torch.rand(group.width, generator=generator, dtype=torch.float64)
+    if saliency == "activation":
+        total = evidence.activity[number].double()
+    elif saliency == "fpgm":
+        sources = [part for part in group.slices if (part.tensor, part.dim) in group.sources]
+        total = _mean_of_one([_distances(_rows(tensors[part.tensor], part), part) for part in sources])
+    else:
+        total = _summed(model, group, number, saliency, evidence, tensors)
+    if not bool(torch.isfinite(total).all()):
+        at = int((~torch.isfinite(total)).nonzero()[0])
+        raise ModelError(
+            f"score_units({group.producers[0]!r}, {saliency!r})",
+            f"the importance of unit {at} is {float(total[at])}",
+            "Load the weights of a training that did not diverge, and clean the calibration samples",
+        )
+    return total
+
+
+def _summed(
+    model: nn.Module,
+    group: Group,
+    number: int,
+    saliency: Saliency,
+    evidence: Evidence,
+    tensors: Mapping[str, Tensor],
+) -> Tensor:
+    parameters = {name for name, _ in model.named_parameters()}
+    places = []
+    for part in group.slices:
+        weights = _rows(tensors[part.tensor], part)
+        if part.tensor not in parameters:
+            continue
+        if saliency == "l1":
+            places.append(_per_unit(weights.abs().sum(1), part))
+        elif saliency == "l2":
+            places.append(_per_unit(weights.square().sum(1), part).sqrt())
+        elif saliency == "scale" and tensors[part.tensor].dim() == 1 and part.tensor.endswith("weight"):
+            places.append(_per_unit(weights.abs().sum(1), part))
+        elif saliency == "taylor" and part.tensor in evidence.gradient:
+            product = (weights * _rows(evidence.gradient[part.tensor], part)).sum(1)
+            places.append(_per_unit(product, part).square())
+        elif saliency == "hessian" and part.tensor in evidence.square:
+            product = (weights.square() * _rows(evidence.square[part.tensor], part)).sum(1) / 2
+            places.append(_per_unit(product, part))
+        elif saliency == "wanda" and (part.tensor, part.dim) not in group.sources and weights.shape[1] > 1:
+            places.append(_per_unit(weights.abs().sum(1), part) * evidence.energy[number].double())
+    if saliency in OF_THE_LOSS:
+        return torch.stack(places).sum(0) if places else torch.zeros(group.width, dtype=torch.float64)
+    if not places:  # no norm, or nothing that reads it: by its size
+        return _summed(model, group, number, "l2", evidence, tensors)
+    return _mean_of_one(places)
+
+
+def _rows(tensor: Tensor, part: Slice) -> Tensor:
+    """The values at each index of the slice's dimension: float64 [size, rest]."""
+    return tensor.detach().movedim(part.dim, 0).reshape(tensor.shape[part.dim], -1).double().cpu()
+
+
+def _per_unit(values: Tensor, part: Slice) -> Tensor:
+    """Values by index summed up by unit."""
+    counts = torch.tensor([len(indices) for indices in part.indices])
+    units = torch.repeat_interleave(torch.arange(len(part.indices)), counts)
+    at = torch.tensor([index for indices in part.indices for index in indices], dtype=torch.long)
+    return torch.zeros(len(part.indices), dtype=torch.float64).index_add_(0, units, values[at])
+
+
+def _mean_of_one(places: Sequence[Tensor]) -> Tensor:
+    scaled = [place / place.mean() if float(place.mean()) > 0 else place for place in places]
+    return torch.stack(scaled).sum(0)
+
+
+def _distances(rows: Tensor, part: Slice) -> Tensor:
+    return _per_unit(torch.cdist(rows, rows).sum(1), part)
