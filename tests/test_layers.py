@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 from torch import nn
 
 from tinypress.errors import ModelError
-from tinypress.layers import LayerShape, copy_model, fit_attributes, rebuild, replace_module, structure
+from tinypress.layers import (
+    LayerShape,
+    copy_model,
+    fit_attributes,
+    rebuild,
+    replace_module,
+    set_width,
+    structure,
+)
 
 
 def net() -> nn.Sequential:
@@ -178,10 +186,46 @@ def test_other_modules_pass_through_unchanged(model):
     assert structure(again) == structure(model)
 
 
-def test_a_module_of_ones_own_takes_other_sizes_and_torchs_lstm_does_not():
+def test_a_module_of_ones_own_takes_other_sizes_and_an_lstm_with_a_projection_does_not():
     assert rebuild(Own(4), structure(Own(3))).scale.shape == (3,)
+    smaller = rebuild(nn.LSTM(3, 4, num_layers=2), structure(nn.LSTM(3, 2, num_layers=2)))
+    assert (smaller.hidden_size, smaller.input_size) == (2, 3)
+    assert smaller(torch.zeros(5, 1, 3))[0].shape == (5, 1, 2)
     with pytest.raises(ModelError, match="a LSTM cannot be resized"):
-        rebuild(nn.LSTM(3, 4), structure(nn.LSTM(3, 2)))
+        rebuild(nn.LSTM(3, 4, proj_size=2), structure(nn.LSTM(3, 3, proj_size=2)))
+
+
+class Headed(nn.Module):
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        self.heads, self._hidden, self.linear = heads, heads, nn.Linear(4, 4)
+
+
+def test_a_number_of_ones_own_travels_with_the_structure():
+    pruned = Headed(4)
+    set_width(pruned, "heads", 2)
+    again = rebuild(Headed(4), structure(pruned))
+    assert again.heads == 2
+    assert structure(again) == structure(pruned)
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"_hidden": 2},
+        {"training": 1},
+        {"linear": 2},
+        {"forward": 3},
+        {"heads": -1},
+        {"heads": True},
+        {"heads": [2]},
+    ],
+)
+def test_a_hostile_number_is_refused(attributes):
+    shapes = [dataclasses.replace(each) for each in structure(Headed(4))]
+    hostile = [LayerShape("", "Headed", attributes, {}), *shapes]
+    with pytest.raises(ModelError):
+        rebuild(Headed(4), hostile)
 
 
 def tied(width: int) -> nn.Sequential:

@@ -12,12 +12,13 @@ from tinypress.press.verify import verify
 from tinypress.prune import calculate_sparsity, prune_model_by_magnitude, prune_weights_by_magnitude
 from tinypress.quantize import dequantize_layer_weights, quantize_layer_weights, quantize_model
 from tinypress.receipt import Receipt
-from tinypress.shrink import compute_neuron_importance, prune_layer_neurons
+from tinypress.shrink import Budget, compute_neuron_importance, prune_layer_neurons, prune_structured
 from tinypress.task import Split, Task, split_from
 from tinypress.tasks.find import find_task
 from tinypress.train.loop import Schedule
 
 __all__ = [
+    "Budget",
     "Change",
     "Compressed",
     "CompressionMetrics",
@@ -41,6 +42,7 @@ __all__ = [
     "press",
     "prune_layer_neurons",
     "prune_model_by_magnitude",
+    "prune_structured",
     "prune_weights_by_magnitude",
     "quantize_layer_weights",
     "quantize_model",

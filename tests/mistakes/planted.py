@@ -117,9 +117,30 @@ PLANTED: tuple[Planted, ...] = (
     Planted(
         "a depthwise convolution pairs the wrong channels",
         "shrink/rules.py",
-        "np.repeat(channels, len(weight[0]) // groups)",
-        "np.tile(channels, len(weight[0]) // groups)",
+        "np.repeat(channels[::inputs], outputs), weight[0]",
+        "np.tile(channels[::inputs], outputs), weight[0]",
         "shrink/test_shrink_equal.py::test_depthwise_convolution_loses_groups",
+    ),
+    Planted(
+        "the heads of the queries leave without those of the values",
+        "shrink/attention.py",
+        "    leading = broadcast(flow, k[:-2], v[:-2])\n",
+        "    leading = k[:-2]\n",
+        "shrink/test_zoo.py::test_a_pruned_network_does_all_that_a_network_does[ViT]",
+    ),
+    Planted(
+        "a hidden unit leaves one gate alone",
+        "shrink/recurrent.py",
+        "flow.tie(labels, np.tile(units, gates))",
+        "flow.tie(labels[: len(units)], units)",
+        "shrink/test_zoo.py::test_a_pruned_network_does_all_that_a_network_does[GRU]",
+    ),
+    Planted(
+        "a network that came out wrong is not looked at",
+        "shrink/surgery.py",
+        "if not off <= _TOLERANCE",
+        "if off < 0 * _TOLERANCE",
+        "shrink/test_shrink_fences.py::test_what_counts_channels_keeps_them",
     ),
     Planted(
         "the class head is cut",

@@ -71,7 +71,14 @@ _VIT: dict[str, Any] = {
 
 
 def _mlp() -> Built:
-    layers = [nn.Linear(12, 32), nn.ReLU(), nn.Linear(32, 24), nn.BatchNorm1d(24), nn.GELU(), nn.Linear(24, 5)]
+    layers = [
+        nn.Linear(12, 32),
+        nn.ReLU(),
+        nn.Linear(32, 24),
+        nn.BatchNorm1d(24),
+        nn.GELU(),
+        nn.Linear(24, 5),
+    ]
     return nn.Sequential(*layers), (torch.randn(4, 12, generator=torch.Generator().manual_seed(1)),)
 
 
@@ -174,7 +181,7 @@ def build(name: str) -> Built:
     with torch.no_grad():
         for _ in range(2):
             model(*inputs)
-        for name_, parameter in model.named_parameters():
+        for parameter in model.parameters():
             if parameter.dim() == 1:  # norms and biases that do something
                 parameter.add_(0.1 * torch.randn(parameter.shape, dtype=parameter.dtype))
     return model.eval(), inputs

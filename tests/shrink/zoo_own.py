@@ -12,7 +12,12 @@ class LeNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.features = nn.Sequential(
-            nn.Conv2d(1, 6, 5, padding=2), nn.Tanh(), nn.AvgPool2d(2), nn.Conv2d(6, 16, 5), nn.Tanh(), nn.AvgPool2d(2)
+            nn.Conv2d(1, 6, 5, padding=2),
+            nn.Tanh(),
+            nn.AvgPool2d(2),
+            nn.Conv2d(6, 16, 5),
+            nn.Tanh(),
+            nn.AvgPool2d(2),
         )
         self.fc1, self.fc2, self.fc3 = nn.Linear(16 * 5 * 5, 40), nn.Linear(40, 24), nn.Linear(24, 10)
 
@@ -49,7 +54,9 @@ class ResNeXt(nn.Module):
         super().__init__()
         self.stem = conv_norm(3, 16)
         self.body = nn.Sequential(
-            Bottleneck(16, 32, 32, 1, groups), Bottleneck(32, 32, 32, 1, groups), Bottleneck(32, 64, 64, 2, groups)
+            Bottleneck(16, 32, 32, 1, groups),
+            Bottleneck(32, 32, 32, 1, groups),
+            Bottleneck(32, 64, 64, 2, groups),
         )
         self.head = nn.Linear(64, 10)
 
@@ -77,7 +84,9 @@ class DenseNet(nn.Module):
                 )  # fmt: skip
                 width += growth
             self.blocks.append(block)
-            self.blocks.append(nn.ModuleList([nn.BatchNorm2d(width), nn.Conv2d(width, width // 2, 1, bias=False)]))
+            self.blocks.append(
+                nn.ModuleList([nn.BatchNorm2d(width), nn.Conv2d(width, width // 2, 1, bias=False)])
+            )
             width //= 2
         self.norm, self.head = nn.BatchNorm2d(width), nn.Linear(width, 10)
 
@@ -97,7 +106,11 @@ class ShuffleUnit(nn.Module):
         super().__init__()
         half = channels // 2
         self.branch = nn.Sequential(
-            conv_norm(half, half, 1), nn.ReLU(), conv_norm(half, half, 3, groups=half), conv_norm(half, half, 1), nn.ReLU()
+            conv_norm(half, half, 1),
+            nn.ReLU(),
+            conv_norm(half, half, 3, groups=half),
+            conv_norm(half, half, 1),
+            nn.ReLU(),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -163,7 +176,9 @@ class CRNN(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.features = nn.Sequential(conv_norm(1, 8), nn.ReLU(), nn.MaxPool2d(2), conv_norm(8, 12), nn.ReLU(), nn.MaxPool2d(2))
+        self.features = nn.Sequential(
+            conv_norm(1, 8), nn.ReLU(), nn.MaxPool2d(2), conv_norm(8, 12), nn.ReLU(), nn.MaxPool2d(2)
+        )
         self.memory, self.head = nn.LSTM(12 * 4, 16, batch_first=True, bidirectional=True), nn.Linear(32, 7)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -179,7 +194,11 @@ class Upscaler(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.first, self.second = nn.Conv2d(3, 12, 3, padding=1), nn.Conv2d(12, 4 * 8, 3, padding=1)
-        self.shuffle, self.skip, self.last = nn.PixelShuffle(2), nn.Conv2d(3, 8, 1), nn.Conv2d(8, 3, 3, padding=1)
+        self.shuffle, self.skip, self.last = (
+            nn.PixelShuffle(2),
+            nn.Conv2d(3, 8, 1),
+            nn.Conv2d(8, 3, 3, padding=1),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.shuffle(torch.relu(self.second(torch.relu(self.first(x)))))

@@ -45,7 +45,7 @@ def trace(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> Traced:
     copied = copy_model(model).eval()
     check_example(call, copied, example_inputs)
     inputs = _two_samples(copied, tuple(example_inputs))
-    return _plain(copied, _export(call, copied, inputs), inputs)
+    return _plain(call, copied, _export(call, copied, inputs), inputs)
 
 
 def _shapes(example_inputs: object) -> str:
@@ -115,12 +115,19 @@ _KINDS: Mapping[InputKind, Kind] = {
 }
 
 
-def _plain(model: nn.Module, program: ExportedProgram, example: tuple[Tensor, ...]) -> Traced:
+def _plain(call: str, model: nn.Module, program: ExportedProgram, example: tuple[Tensor, ...]) -> Traced:
     signature = program.graph_signature
     specs = {getattr(spec.arg, "name", ""): spec for spec in signature.input_specs}
     first_names = _first_names(model)
     nodes: list[Node] = []
     for item in program.graph.nodes:
+        if _is_unsized(item.meta.get("val")):
+            raise ModelError(
+                call,
+                f"the shape of what {item.target} returns in {_module(item) or 'the network'!r} depends on the "
+                "values in its tensors",
+                "Replace it by something of a fixed shape, such as a mask that is multiplied",
+            )
         shape, batch_dims = _shape(item.meta.get("val"))
         if item.op == "placeholder":
             spec = specs[item.name]
@@ -175,6 +182,11 @@ def _shape(value: object) -> tuple[tuple[int, ...] | None, tuple[int, ...]]:
     free = [isinstance(size, torch.SymInt) and size.node.maybe_as_int() is None for size in sizes]
     batch_dims = tuple(i for i, is_free in enumerate(free) if is_free)
     return tuple(s.node.hint if isinstance(s, torch.SymInt) else int(s) for s in sizes), batch_dims
+
+
+def _is_unsized(value: object) -> bool:
+    sizes: list[Any] = list(value.shape) if isinstance(value, Tensor) else []
+    return any(isinstance(size, torch.SymInt) and size.node.hint is None for size in sizes)
 
 
 def _part_shapes(value: object) -> tuple[tuple[int, ...] | None, ...]:

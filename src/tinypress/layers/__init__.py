@@ -4,6 +4,7 @@
 from tinypress.layers.rebuild import rebuild
 from tinypress.layers.widths import (
     LayerShape,
+    Size,
     attributes_of,
     can_resize,
     copy_model,
@@ -18,6 +19,7 @@ from tinypress.layers.widths import (
 
 __all__ = [
     "LayerShape",
+    "Size",
     "attributes_of",
     "can_resize",
     "copy_model",

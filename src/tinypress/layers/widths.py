@@ -68,8 +68,8 @@ def _prelu(layer: nn.PReLU) -> dict[str, Size]:
 
 
 def _recurrent(layer: nn.RNNBase) -> dict[str, Size]:
-    _, hidden = layer.weight_hh_l0.shape
-    return {"input_size": layer.weight_ih_l0.shape[1], "hidden_size": hidden}
+    tensors = owned_tensors(layer)
+    return {"input_size": tensors["weight_ih_l0"].shape[1], "hidden_size": tensors["weight_hh_l0"].shape[1]}
 
 
 # Each class with the attributes it keeps, and the rule that reads them off the tensors.

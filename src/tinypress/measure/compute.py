@@ -55,7 +55,7 @@ def _transposed(node: Node, of: _Of, out: Shape) -> int:
 
 def _product(node: Node, of: _Of, out: Shape) -> int:
     given = arguments(node)
-    first = given.get("mat1", given.get("batch1", given.get("self")))
+    first = next(given[name] for name in ("mat1", "batch1", "self") if name in given)
     return math.prod(out) * of(first)[-1]
 
 

@@ -112,8 +112,8 @@ def _choices(numbers: list[_Number]) -> Iterator[_Choice]:
     best: _Choice = {kind: each[0] for kind, each in options.items()}
     yield best
     for kind, each in options.items():
-        for role in each[1:]:
-            yield {**best, kind: role}
+        for other in each[1:]:
+            yield {**best, kind: other}
     yield dict.fromkeys(options)
     for roles in itertools.islice(itertools.product(*options.values()), _MOST):
         yield dict(zip(options, roles, strict=True))

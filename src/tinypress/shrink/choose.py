@@ -75,7 +75,9 @@ def by_share(blocks: Sequence[Sequence[Block]], widths: Sequence[int], ratio: fl
 
 def ranked(blocks: Sequence[Sequence[Block]]) -> list[Block]:
     """All blocks in the order in which they leave."""
-    everything = [(block.score, block.group, place, block) for own in blocks for place, block in enumerate(own)]
+    everything = [
+        (block.score, block.group, place, block) for own in blocks for place, block in enumerate(own)
+    ]
     return [block for *_, block in sorted(everything, key=lambda each: each[:3])]
 
 

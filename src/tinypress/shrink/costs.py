@@ -31,7 +31,10 @@ def costing(traced: Traced, found: Survey, model: nn.Module, cost: Cost) -> Cost
     moving = cuttable[found.root]
     if cost == "macs":
         return _macs(traced, found, moving)
-    tensors = {**dict(model.named_parameters()), **({} if cost == "parameters" else dict(model.named_buffers()))}
+    tensors = {
+        **dict(model.named_parameters()),
+        **({} if cost == "parameters" else dict(model.named_buffers())),
+    }
     traced_names = {node.tensor: node.name for node in traced if node.tensor is not None}
     fixed, open_ = 0, []
     for name, tensor in tensors.items():
@@ -47,9 +50,7 @@ def costing(traced: Traced, found: Survey, model: nn.Module, cost: Cost) -> Cost
 def _macs(traced: Traced, found: Survey, moving: NDArray[np.bool_]) -> Costing:
     whole = {node.name: node.shape or () for node in traced}
     open_ = {
-        name: dims
-        for name, dims in found.labels.items()
-        if any(moving[labels].any() for labels in dims)
+        name: dims for name, dims in found.labels.items() if any(moving[labels].any() for labels in dims)
     }
 
     def cost(gone: NDArray[np.bool_]) -> int:

@@ -20,7 +20,7 @@ Labels = NDArray[np.int64]
 Dims = tuple[Labels, ...]
 """One array of labels for each dimension of a value, as long as the dimension."""
 
-Why = Literal["output", "module", "operation", "input"]
+Why = Literal["output", "single", "module", "operation", "input"]
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class Flow:
         found: dict[Why, Fence] = {}
         for label in np.unique(labels):
             found |= self._fences.get(self.find(int(label)), {})
-        order: tuple[Why, ...] = ("output", "module", "operation", "input")
+        order: tuple[Why, ...] = ("output", "single", "module", "operation", "input")
         return next((found[why] for why in order if why in found), None)
 
     def is_free(self, labels: Labels) -> bool:

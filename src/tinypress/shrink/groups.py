@@ -21,7 +21,6 @@ from tinypress.layers import can_resize, owned_tensors
 from tinypress.shrink.flow import Dims, Fence, Flow, Labels, Unfollowed
 from tinypress.shrink.rules import RULES
 
-
 Units = Literal["heads", "head width"]
 """What leaves of an attention: whole heads, or the same places of every head."""
 
@@ -126,7 +125,9 @@ def survey(traced: Traced, model: nn.Module, *, exact: bool = True, units: Units
     }
     for path, layer in modules.items():
         owned = [
-            first_name[id(p)] for p in owned_tensors(layer).values() if isinstance(p, nn.Parameter) and p.dim() > 1
+            first_name[id(p)]
+            for p in owned_tensors(layer).values()
+            if isinstance(p, nn.Parameter) and p.dim() > 1
         ]
         if not owned or path in read:
             continue
@@ -276,6 +277,10 @@ def note(layer: str, fence: Fence | None, model: nn.Module) -> Note:
         )
     if fence.why == "output":
         return Note("TP303", "note", layer, f"{subject}: they are the network's output")
+    if fence.why == "single":
+        return Note(
+            "TP303", "note", layer, f"{subject}: {fence.module!r} has one head, and heads leave whole"
+        )
     if fence.why == "input":
         return Note(
             "TP303", "note", layer, f"{subject}: they are tied to the network's input or to a constant"

@@ -15,8 +15,8 @@ from tinypress.layers import copy_model
 from tinypress.protocols import Shrink
 from tinypress.shrink.activity import record_activity
 from tinypress.shrink.groups import Group, Survey, has_neurons, neuron_dim, note, survey
-from tinypress.shrink.keep import check_paths
 from tinypress.shrink.importance import Importance, check_method, group_importance, least_important
+from tinypress.shrink.keep import check_paths
 from tinypress.shrink.surgery import Cut, Outcome, check_forward, operate
 
 

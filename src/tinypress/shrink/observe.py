@@ -17,7 +17,12 @@ from tinypress.shrink.saliency import Evidence
 
 
 def activities(
-    call: str, traced: Traced, found: Survey, model: nn.Module, calibration: tuple[Tensor, ...] | None, batch: int = 64
+    call: str,
+    traced: Traced,
+    found: Survey,
+    model: nn.Module,
+    calibration: tuple[Tensor, ...] | None,
+    batch: int = 64,
 ) -> Evidence:
     """Mean |a| and sqrt(sum a^2) of each unit of each group over samples and positions.
 

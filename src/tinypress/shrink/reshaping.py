@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from tinypress.graph import Node, arguments
-from tinypress.shrink.flow import Dims, Flow, Labels, operation
+from tinypress.shrink.flow import Dims, Fence, Flow, Labels, operation
 
 aten = torch.ops.aten
 
@@ -79,7 +79,10 @@ def _split(flow: Flow, node: Node, merged: Labels, new: Sequence[int]) -> list[L
     if telling and flow.is_free(merged):
         if flow.axes is None:
             return _asked(flow, node, new)
-        chosen = flow.axes.get(node.name)
+        chosen = flow.axes.get(node.name, -1)
+        if chosen in new and sizes[new.index(chosen)] == 1:
+            flow.fence(merged, Fence("single", module=node.module))
+            return list(flow.plain(node, sizes))
         if chosen in new:
             telling = [new.index(chosen)]
             rows = np.moveaxis(cube, telling[0], 0).reshape(sizes[telling[0]], -1)
@@ -160,7 +163,15 @@ def unsqueeze(flow: Flow, node: Node) -> Dims | None:
 
 RESHAPING: dict[object, Callable[[Flow, Node], Dims | None]] = {
     **dict.fromkeys(
-        (aten.view, aten.reshape, aten.flatten, aten.unflatten, aten._unsafe_view, aten.view_as, aten.reshape_as),
+        (
+            aten.view,
+            aten.reshape,
+            aten.flatten,
+            aten.unflatten,
+            aten._unsafe_view,
+            aten.view_as,
+            aten.reshape_as,
+        ),
         view,
     ),
     **dict.fromkeys((aten.transpose, aten.swapaxes, aten.t, aten.numpy_T, aten.mT), transpose),

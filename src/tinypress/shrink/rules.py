@@ -150,19 +150,20 @@ def pooling(flow: Flow, node: Node) -> Dims | tuple[Dims, ...] | None:
 
 
 _ELEMENTWISE = (
-    aten.relu, aten.relu_, aten.relu6, aten.relu6_, aten.leaky_relu, aten.leaky_relu_, aten.elu, aten.elu_,
-    aten.celu, aten.selu, aten.selu_, aten.gelu, aten.silu, aten.silu_, aten.mish, aten.mish_, aten.hardswish,
-    aten.hardswish_, aten.hardsigmoid, aten.hardsigmoid_, aten.hardtanh, aten.hardtanh_, aten.sigmoid,
-    aten.sigmoid_, aten.log_sigmoid, aten.softplus, aten.tanh, aten.tanh_, aten.threshold,
-    aten.clamp, aten.clamp_, aten.clamp_min, aten.clamp_max, aten.abs, aten.neg, aten.exp, aten.log, aten.sqrt,
-    aten.rsqrt, aten.square, aten.reciprocal, aten.pow, aten.sin, aten.cos, aten.erf, aten.sign, aten.floor,
-    aten.round, aten.add, aten.add_, aten.sub, aten.sub_, aten.mul, aten.mul_, aten.div, aten.div_, aten.rsub,
-    aten.maximum, aten.minimum, aten.where, aten.masked_fill, aten.masked_fill_, aten.hardshrink,
-    aten.softshrink, aten.log1p, aten.expm1, aten.logical_xor, aten.bitwise_not,
-    aten.bitwise_and, aten.bitwise_or, aten.isnan, aten.isinf, aten.nan_to_num, aten.lerp, aten.addcmul, aten.type_as, aten.gt, aten.lt, aten.ge, aten.le, aten.eq, aten.ne,
-    aten.logical_and, aten.logical_or, aten.logical_not, aten.dropout, aten.dropout_, aten.feature_dropout,
-    aten.alpha_dropout, aten.clone, aten.contiguous, aten.detach, aten.detach_, aten.lift_fresh_copy, aten.to,
-    aten._to_copy, aten.alias, aten.zeros_like, aten.ones_like,
+    aten.relu, aten.relu_, aten.relu6, aten.relu6_, aten.leaky_relu, aten.leaky_relu_, aten.elu,
+    aten.elu_, aten.celu, aten.selu, aten.selu_, aten.gelu, aten.silu, aten.silu_, aten.mish, aten.mish_,
+    aten.hardswish, aten.hardswish_, aten.hardsigmoid, aten.hardsigmoid_, aten.hardtanh, aten.hardtanh_,
+    aten.sigmoid, aten.sigmoid_, aten.log_sigmoid, aten.softplus, aten.tanh, aten.tanh_, aten.threshold,
+    aten.clamp, aten.clamp_, aten.clamp_min, aten.clamp_max, aten.abs, aten.neg, aten.exp, aten.log,
+    aten.sqrt, aten.rsqrt, aten.square, aten.reciprocal, aten.pow, aten.sin, aten.cos, aten.erf,
+    aten.sign, aten.floor, aten.round, aten.add, aten.add_, aten.sub, aten.sub_, aten.mul, aten.mul_,
+    aten.div, aten.div_, aten.rsub, aten.maximum, aten.minimum, aten.where, aten.masked_fill,
+    aten.masked_fill_, aten.hardshrink, aten.softshrink, aten.log1p, aten.expm1, aten.logical_xor,
+    aten.bitwise_not, aten.bitwise_and, aten.bitwise_or, aten.isnan, aten.isinf, aten.nan_to_num,
+    aten.lerp, aten.addcmul, aten.type_as, aten.gt, aten.lt, aten.ge, aten.le, aten.eq, aten.ne,
+    aten.logical_and, aten.logical_or, aten.logical_not, aten.dropout, aten.dropout_,
+    aten.feature_dropout, aten.alpha_dropout, aten.clone, aten.contiguous, aten.detach, aten.detach_,
+    aten.lift_fresh_copy, aten.to, aten._to_copy, aten.alias, aten.zeros_like, aten.ones_like,
 )  # fmt: skip
 
 _POOLING = (
@@ -178,7 +179,9 @@ RULES: dict[object, Rule] = {
     **dict.fromkeys(_POOLING, pooling),
     **dict.fromkeys((aten.conv1d, aten.conv2d, aten.conv3d), convolution),
     **dict.fromkeys((aten.batch_norm, aten.instance_norm, aten.prelu), per_channel),
-    **dict.fromkeys((aten.conv_transpose1d, aten.conv_transpose2d, aten.conv_transpose3d), transposed_convolution),
+    **dict.fromkeys(
+        (aten.conv_transpose1d, aten.conv_transpose2d, aten.conv_transpose3d), transposed_convolution
+    ),
     **REDUCING,
     **RESHAPING,
     **TAKING,

@@ -78,7 +78,9 @@ def gradients(call: str, model: nn.Module, losses: Sequence[Loss]) -> Evidence:
             if not isinstance(value, Tensor) or value.numel() != 1 or not bool(torch.isfinite(value)):
                 shown = value if not isinstance(value, Tensor) or value.numel() == 1 else tuple(value.shape)
                 raise ModelError(
-                    call, f"a loss is {shown}, not one finite number", "Give losses that are means over a batch"
+                    call,
+                    f"a loss is {shown}, not one finite number",
+                    "Give losses that are means over a batch",
                 )
             found = torch.autograd.grad(value, list(named.values()), allow_unused=True)
             for (name, _), each in zip(named.items(), found, strict=True):

@@ -123,7 +123,20 @@ def prune_structured(
     """
     call = f"prune_structured({type(model).__name__}, ratio={ratio!r}, budget={budget!r}, importance={importance!r})"
     plan = _checked(
-        call, model, ratio, budget, importance, scope, per, keep, exact, units, multiple, min_width, steps, seed
+        call,
+        model,
+        ratio,
+        budget,
+        importance,
+        scope,
+        per,
+        keep,
+        exact,
+        units,
+        multiple,
+        min_width,
+        steps,
+        seed,
     )
     current, changes = model, list[Change]()
     notes: dict[Note, None] = {}
@@ -163,13 +176,21 @@ def _checked(
     if not isinstance(model, nn.Module):
         raise ModelError(call, f"model is a {type(model).__name__}", "Give a torch.nn.Module")
     if (ratio is None) == (budget is None):
-        raise InputError(call, "it needs a ratio or a budget, and one of them", "Give ratio=0.5 or budget=Budget(macs=0.5)")
+        raise InputError(
+            call, "it needs a ratio or a budget, and one of them", "Give ratio=0.5 or budget=Budget(macs=0.5)"
+        )
     if ratio is not None and (
         isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 <= ratio < 1
     ):
-        raise InputError(call, f"ratio is {ratio!r}, not a fraction with 0 <= ratio < 1", "Give the fraction to remove")
+        raise InputError(
+            call, f"ratio is {ratio!r}, not a fraction with 0 <= ratio < 1", "Give the fraction to remove"
+        )
     check_saliency(call, importance)
-    choices = ((scope, ("group", "global")), (per, (None, "parameters", "bytes", "macs")), (units, ("heads", "head width")))
+    choices = (
+        (scope, ("group", "global")),
+        (per, (None, "parameters", "bytes", "macs")),
+        (units, ("heads", "head width")),
+    )
     for value, allowed in choices:
         if value not in allowed:
             raise InputError(call, f"{value!r} is none of {allowed}", "Choose one of them")
@@ -283,9 +304,7 @@ def _blocks(
         cost = costing(traced, found, model, plan.per)
         nothing, one = (cost(removed_labels(found, cut)) for cut in ({}, {number: (0,)}))
         price = max(nothing - one, 1) / max(nothing, 1)
-    return blocks_of(
-        number, group, scores, multiple=plan.multiple, min_width=plan.min_width, price=price
-    )
+    return blocks_of(number, group, scores, multiple=plan.multiple, min_width=plan.min_width, price=price)
 
 
 def _chosen(

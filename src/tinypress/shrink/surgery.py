@@ -11,7 +11,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from tinypress.facts import Change, Note
 from tinypress.graph import Traced, forward_eval, tensors_of
-from tinypress.layers import attributes_of, copy_model, fit_attributes, own_widths, owned_tensors
+from tinypress.layers import Size, attributes_of, copy_model, fit_attributes, own_widths, owned_tensors
 from tinypress.shrink.adapt import adapt, sizes_by_module
 from tinypress.shrink.groups import Group, Survey
 from tinypress.shrink.reference import masked_outputs, removed_labels
@@ -96,7 +96,10 @@ def _differs(model: nn.Module, traced: Traced, due: Sequence[Tensor]) -> str | N
     return None
 
 
-_TOLERANCE = {True: 1e-9, False: 1e-2}  # in float64; in fewer bits the order of a sum moves deep networks more
+_TOLERANCE = {
+    True: 1e-9,
+    False: 1e-2,
+}  # in float64; in fewer bits the order of a sum moves deep networks more
 
 
 def _output_shapes(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> list[tuple[int, ...]]:
@@ -170,14 +173,14 @@ def changes_between(before: nn.Module, after: nn.Module) -> tuple[Change, ...]:
     old_modules = dict(before.named_modules())
     for path, layer in after.named_modules():
         old = old_modules[path]
-        was = {k: v for k, v in attributes_of(old).items() if isinstance(v, int)}
+        was: dict[str, Size] = {k: v for k, v in attributes_of(old).items() if isinstance(v, int)}
         now = dict(attributes_of(layer))
         was |= {name: getattr(old, name) for name in own_widths(layer)}
         if not now or own_widths(layer):
-            was, now = was | _sizes(old), now | _sizes(layer)
+            was, now = {**was, **_sizes(old)}, {**now, **_sizes(layer)}
         for name, value in was.items():
             new = now[name]
-            if new != value and isinstance(new, int):
+            if new != value and isinstance(new, int) and isinstance(value, int):
                 changes.append(Change(path, name, value, new))
     return tuple(changes)
 
