@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from learning import MODULE, fill
 from tinypress_course import doctor
@@ -215,3 +216,56 @@ def test_python_dash_m(tmp_path):
     assert done.returncode == 2
     assert "module" in done.stderr.lower()
     assert not list(Path(tmp_path).iterdir())
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ("import sys; sys.exit(0)", "ended the program"),
+        ("raise BaseException(1)", "BaseException"),
+        ("return 10**5000", "promises are broken"),
+        ("class Odd(ValueError):\n    def __str__(self): return 1 / 0\nraise Odd", "no text"),
+        ("raise ValueError(chr(0xD800))", "ValueError"),
+    ],
+)
+def test_whatever_a_function_does_is_an_answer(tito, exercise, capsys, body, says):
+    fill(exercise / "compression_dev.py", "calculate_sparsity", body)
+    assert tito("test", "calculate_sparsity") == 1
+    assert says in capsys.readouterr().out
+
+
+def test_settings_of_torch_are_taken_back(tito, exercise, capsys):
+    work = exercise / "compression_dev.py"
+    fill(work, "calculate_sparsity", "torch.set_default_dtype(torch.float64)\nreturn 0.5")
+    tito("test", "--step", "2")
+    assert torch.get_default_dtype() == torch.float32
+
+
+def test_nothing_is_written_over_the_work(tito, solved):
+    before = (solved / "compression_dev.py").read_bytes()
+    with pytest.raises(CourseError, match="stays"):
+        tito("submit", "--learner", "Ada", "--out", "compression_dev.py")
+    with pytest.raises(CourseError, match="stays"):
+        tito("notebook", "--out", "compression_dev.py")
+    assert (solved / "compression_dev.py").read_bytes() == before
+
+
+def test_a_byte_order_mark_does_no_harm(tito, solved):
+    work = solved / "compression_dev.py"
+    work.write_bytes(b"\xef\xbb\xbf" + work.read_bytes().replace(b"\n", b"\r\n"))
+    assert tito("test", "--step", "2") == 0
+
+
+@pytest.mark.parametrize("points", ['"points": "many"', '"points": [1]'])
+def test_odd_metadata_is_refused_in_words(tito, exercise, points):
+    work = exercise / "compression_dev.py"
+    work.write_text(work.read_text().replace('"points": 4', points, 1))
+    with pytest.raises(CourseError, match="cannot be read as a notebook"):
+        tito("status")
+
+
+def test_a_function_without_a_check_is_no_function_that_holds(tito, exercise):
+    facts = exercise / "module.yaml"
+    facts.write_text(facts.read_text().replace("count_parameters", "foo"))
+    with pytest.raises(CourseError, match="no check for 'foo'"):
+        tito("status")

@@ -106,7 +106,7 @@ def test_the_exported_engine_makes_the_same_files(watch, recipes, reference, sol
     engine = Engine(
         score=solution["prune_weights_by_magnitude"], quantize=solution["quantize_layer_weights"], name="mine"
     )
-    done = compared((), _both(watch, recipes, reference, engine, tmp_path))
+    done = compared((), _both(watch, recipes, reference, engine, tmp_path), {})
     assert [row.same for row in done.rows] == [True, True, True]
     assert "same files as the toolkit's, to the last bit" in done.headline
 
@@ -114,7 +114,7 @@ def test_the_exported_engine_makes_the_same_files(watch, recipes, reference, sol
 def test_one_wrong_formula_is_visible_in_what_was_measured(watch, recipes, reference, solution, tmp_path):
     functions = tuple(beside({**solution, "prune_weights_by_magnitude": _largest}, (), given_by(watch)))
     both = _both(watch, recipes, reference, Engine(score=_largest, name="wrong"), tmp_path)
-    done = compared(functions, both)
+    done = compared(functions, both, {})
     rows = {row.name: row for row in done.rows}
     assert rows["int8"].same
     assert not rows["prune"].same
@@ -129,7 +129,7 @@ def test_one_wrong_formula_is_visible_in_what_was_measured(watch, recipes, refer
 def test_a_function_that_raises_leaves_out_its_recipes_alone(watch, recipes, reference, tmp_path):
     both = _both(watch, recipes, reference, Engine(score=_raises, name="raises"), tmp_path)
     assert set(both.left_out) == {"magnitude"}
-    done = compared((), both)
+    done = compared((), both, {})
     rows = {row.name: row for row in done.rows}
     assert rows["prune"].mine is None
     assert "no weights at all" in rows["prune"].says
@@ -141,7 +141,7 @@ def test_what_a_learner_wrote_is_escaped_on_the_page(watch, reference, tmp_path)
         raise ValueError("<script>alert(1)</script>")
 
     functions = tuple(beside({"prune_weights_by_magnitude": hostile}, (), given_by(watch)))
-    done = compared(functions, Both(reference, reference, {}))
+    done = compared(functions, Both(reference, reference, {}), {})
     write_page(tmp_path / "page.html", done, stale=True)
     page = (tmp_path / "page.html").read_text()
     assert "<script" not in page

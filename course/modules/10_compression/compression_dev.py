@@ -399,8 +399,8 @@ def prune_model_by_magnitude(model: nn.Module, sparsity: float, *, scope: str = 
     own, with round() for each. Biases and normalization are never pruned.
 
     Returns a ``Compressed`` with one ``Change(layer, "sparsity", was, now)`` for each layer in their order, and in
-    ``pruned`` the parameters' names, such as ``"fc1.weight"``. Raises a ``ValueError`` for a ``sparsity`` outside
-    0..1, another ``scope``, a model without such layers, and NaN or infinite weights.
+    ``pruned`` the parameters' names, such as ``"fc1.weight"``. Raises a ``ValueError`` for a ``sparsity`` that is no
+    number from 0 to 1, another ``scope``, what is no ``nn.Module`` or has no such layers, and NaN or infinite weights.
     """
     ### BEGIN SOLUTION
     if not isinstance(model, nn.Module):
@@ -1066,7 +1066,9 @@ def prune_layer_neurons(
     if importance == "activation" and calibration is not None:
         seen, looked_at = [], copy.deepcopy(model).eval()
         looked_at.get_submodule(layer).register_forward_hook(
-            lambda module, inputs, output: seen.append(output.detach().clone())  # a ReLU in place would change it
+            lambda module, inputs, output: seen.append(
+                output.detach().clone()
+            )  # a ReLU in place would change it
         )
         with torch.no_grad():
             looked_at(*calibration)
@@ -1080,7 +1082,9 @@ def prune_layer_neurons(
         old = getattr(module, name)
         if old is not None:
             new = old.detach().index_select(axis, places)
-            setattr(module, name, nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new)
+            setattr(
+                module, name, nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
+            )
 
     cut(modules[layer], "weight", 0, keep)
     cut(modules[layer], "bias", 0, keep)

@@ -51,9 +51,10 @@ def read_attempts(folder: Path) -> Attempts:
         return Attempts()
     try:
         return Attempts.model_validate_json(path.read_bytes())
-    except ValidationError as error:
+    except (ValidationError, OSError) as error:
+        said = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.strerror
         raise CourseError(
-            f"{path} cannot be read ({error.errors()[0]['msg']}). Delete it: only the count of attempts is lost"
+            f"{path} cannot be read ({said}). Delete it: only the count of attempts is lost"
         ) from error
 
 

@@ -34,13 +34,28 @@ def read_cells(path: Path) -> list[Cell]:
     Raises:
         SourceError: there is no such file, or it is neither.
     """
+    return [_cell(each) for each in read_raw(path).cells]
+
+
+def read_raw(path: Path) -> Any:
+    """The notebook in a ``.py`` percent script or an ``.ipynb``, as nbformat has it.
+
+    Raises:
+        SourceError: there is no such file, it is neither, or a cell says of itself what no cell can be.
+    """
     try:
-        notebook = jupytext.read(path)
+        text = path.read_bytes().decode("utf-8-sig")
+        notebook = jupytext.reads(text, fmt="ipynb" if path.suffix == ".ipynb" else "py:percent")
+        text.encode()
+        for each in notebook.cells:
+            each.source.encode()
+            _cell(each)
     except FileNotFoundError as error:
         raise SourceError(f"{path} is missing: start the module again or give its folder") from error
     except Exception as error:
-        raise SourceError(f"{path} cannot be read as a notebook ({type(error).__name__}: {error})") from error
-    return [_cell(each) for each in notebook.cells]
+        said = " ".join(str(error).split())[:200]
+        raise SourceError(f"{path} cannot be read as a notebook ({type(error).__name__}: {said})") from error
+    return notebook
 
 
 def _cell(raw: Any) -> Cell:
@@ -56,6 +71,25 @@ def _cell(raw: Any) -> Cell:
     elif "imports" in tags:
         role = "imports"
     return Cell(role, raw.source, str(grading.get("grade_id", "")), float(grading.get("points", 0)), tags)
+
+
+def open_guesses(cells: list[Cell]) -> set[str]:
+    """Names in calls of predict() and claim() that still have three dots as their value."""
+    found = set()
+    for cell in cells:
+        if cell.role == "text" or not ("predict(" in cell.text or "claim(" in cell.text):
+            continue
+        for node in ast.walk(_parse(cell)):
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Name)
+                and node.func.id in ("predict", "claim")
+            ):
+                found |= {
+                    each.arg or "" for each in node.keywords
+                    if isinstance(each.value, ast.Constant) and each.value.value is ...
+                }  # fmt: skip
+    return found
 
 
 def definitions(cells: list[Cell]) -> str:
@@ -122,7 +156,9 @@ def run_cells(
 def _execute(source: str, filename: str, namespace: dict[str, Any]) -> None:
     try:
         exec(compile(source, f"<{filename}>", "exec"), namespace)
-    except Exception as error:  # whatever a learner's top level raises is told to the learner
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever a learner's top level raises is told to the learner, exit() too
         where = traceback.extract_tb(error.__traceback__)[-1]
         here = where.filename == f"<{filename}>" and where.lineno is not None
         line = source.splitlines()[(where.lineno or 1) - 1].strip() if here else ""
@@ -139,10 +175,19 @@ def _is_definition(node: ast.stmt) -> bool:
 
 
 def _parse(cell: Cell) -> ast.Module:
+    what = cell.grade_id or (
+        "the imports" if cell.role == "imports" else f"the cell that begins {_begin(cell)!r}"
+    )
     try:
         return ast.parse(cell.text)
     except SyntaxError as error:
-        what = cell.grade_id or "a cell of your own"
+        line = (error.text or "").strip()[:80]
         raise SourceError(
-            f"line {error.lineno} of {what}: {error.msg}: {(error.text or '').strip()}"
+            f"line {error.lineno or 1} of {what} is no Python ({error.msg}): {line}. Mend it"
         ) from error
+    except (ValueError, MemoryError, RecursionError) as error:
+        raise SourceError(f"{what} is no Python ({type(error).__name__}: {error}). Mend it") from error
+
+
+def _begin(cell: Cell) -> str:
+    return next((line.strip()[:60] for line in cell.text.splitlines() if line.strip()), "")

@@ -6,13 +6,14 @@ import contextlib
 import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import tinypress
 from tinypress_course import probes
 from tinypress_course.checks.all import ALL_CHECKS
-from tinypress_course.checks.base import Answer, Case, Check, Verdict, judge
+from tinypress_course.checks.base import Answer, Case, Check, Verdict, first_failure, judge
 from tinypress_course.checks.judging import close
 from tinypress_course.misconceptions.all import ALL_MISCONCEPTIONS
 from tinypress_course.misconceptions.base import Misconception
@@ -21,6 +22,7 @@ from tinypress_course.models import Plain
 METRICS = ("count_parameters", "calculate_model_size", "analyze_weight_distribution")
 NOT_WRITTEN = "NotImplementedError"
 MOST_NAMED = 4
+REFUSES = "refuses"  # how promises about bad input begin
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ def evaluate(
                 answers[id(inputs)] = inputs, probes.call(functions, name, inputs)
         return answers[id(inputs)][1]
 
-    return feedback_on(judge(function, ALL_CHECKS, call, seed, hidden=hidden))
+    return feedback_on(judge(function, ALL_CHECKS, call, seed, hidden=hidden), seed)
 
 
 def unreadable(function: str, problem: str) -> Feedback:
@@ -57,7 +59,7 @@ def unreadable(function: str, problem: str) -> Feedback:
     return Feedback(function, "can be executed", "", problem)
 
 
-def feedback_on(verdict: Verdict) -> Feedback | None:
+def feedback_on(verdict: Verdict, seed: int) -> Feedback | None:
     """What to tell about a verdict; None where every promise was kept."""
     if verdict.right:
         return None
@@ -68,7 +70,7 @@ def feedback_on(verdict: Verdict) -> Feedback | None:
         first.check.promise,
         first.case.shown,
         first.problem,
-        named=_telling(diagnose(verdict, ALL_MISCONCEPTIONS)) if written else (),
+        named=_telling(diagnose(verdict, ALL_MISCONCEPTIONS, seed)) if written else (),
         unkept=tuple(failure.check.promise for failure in verdict.failures),
         promises=len(verdict.failures) + len(verdict.kept),
         written=written,
@@ -80,10 +82,13 @@ def _telling(named: tuple[Misconception, ...]) -> tuple[Misconception, ...]:
     return named if len(named) <= MOST_NAMED else ()
 
 
-def diagnose(verdict: Verdict, misconceptions: tuple[Misconception, ...]) -> tuple[Misconception, ...]:
+def diagnose(
+    verdict: Verdict, misconceptions: tuple[Misconception, ...], seed: int
+) -> tuple[Misconception, ...]:
     """The known mistakes that give the learner's answers: those that explain most failures, ties together.
 
-    A mistake is tried on the same input by the same probe. It counts only where it breaks the promise too.
+    A mistake is tried on the same input by the same probe. It counts only where it breaks the promise that is shown,
+    with the learner's own answer, and keeps every promise about good input that the learner keeps.
     """
     shown = [
         (failure.check, case, answer)
@@ -96,9 +101,23 @@ def diagnose(verdict: Verdict, misconceptions: tuple[Misconception, ...]) -> tup
     ranked = sorted(known, key=lambda each: not _explains(each, *shown[0], answers))
     best, explained = 1, {}
     for each in ranked:
+        if not _explains(each, *shown[0], answers):
+            break
         explained[id(each)] = _explained(each, shown, best, answers)
         best = max(best, explained[id(each)])
-    return tuple({each.says: each for each in known if explained[id(each)] == best}.values())
+    named = [each for each in known if explained.get(id(each)) == best]
+    return tuple({each.says: each for each in named if _keeps(each, verdict.kept, seed)}.values())
+
+
+def _keeps(known: Misconception, kept: tuple[str, ...], seed: int) -> bool:
+    """Whether the mistake keeps these promises; one that breaks them is another than the learner's."""
+    functions = standing_in(known)
+    checks = [
+        check for check in ALL_CHECKS
+        if check.function == known.function and check.promise in kept and not check.promise.startswith(REFUSES)
+    ]  # fmt: skip
+    call = partial(probes.call, functions)
+    return all(first_failure(check, call, seed, most=1) is None for check in checks)
 
 
 Answers = dict[tuple[int, int], Answer]  # by the identities of an implementation and of a case
@@ -175,7 +194,7 @@ def as_text(feedback: Feedback) -> str:
     lines = [f"{feedback.function} {feedback.promise}: not yet."]
     if feedback.shown:
         lines.append(f"  Try it:  {feedback.shown}")
-    lines.append(f"  {_sentence(feedback.problem)}")
+    lines.append(f"  {_sentence(feedback.problem) if feedback.shown else feedback.problem}")
     if len(feedback.named) == 1:
         lines.append(f"  This may be a known mistake. {feedback.named[0].says}")
     elif feedback.named:

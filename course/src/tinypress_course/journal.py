@@ -6,6 +6,7 @@ It is a file beside the module, ``journal.json``: ``{"entries": [{"kind", "step"
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -69,13 +70,23 @@ def read_journal(path: Path) -> Journal:
     if not path.exists():
         return Journal()
     try:
-        return Journal.model_validate_json(path.read_bytes())
+        journal = Journal.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise JournalError(
+            f"{path.name} cannot be read ({error.strerror}). Delete it and run the module again"
+        ) from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise JournalError(
             f"{path.name}: {where}: {first['msg']}. Delete the file and run the module again"
         ) from error
+    for place, entry in enumerate(journal.entries):
+        if isinstance(entry.value, float) and not math.isfinite(entry.value):
+            raise JournalError(
+                f"{path.name}: entries.{place}: {entry.name} is {entry.value}. Run its step again"
+            )
+    return journal
 
 
 def write_entries(path: Path, kind: Kind, step: int, values: dict[str, Value]) -> None:

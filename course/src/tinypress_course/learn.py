@@ -68,16 +68,26 @@ def _write(kind: Any, step: int, values: dict[str, Any]) -> None:
     given = {name: value for name, value in values.items() if value is not ...}
     for name in (name for name in values if name not in given):
         late = "; after you have measured it does not count" if kind == "prediction" else ""
-        print(f"{name}: still to be filled in (replace the three dots){late}")
+        print(f"step {step}, {name}: still to be filled in (replace the three dots){late}")
     for name, value in given.items():
         if not isinstance(value, bool | int | float | str):
             raise TypeError(f"{kind} {name}={value!r}: give a number, True or False, or a word")
         if kind == "measurement":
             print(_beside_guess(name, value))
+        if kind == "claim":
+            print(_beside_measured(name, value))
     write_entries(JOURNAL, kind, step, given)
+
+
+def _beside_measured(name: str, value: Value) -> str:
+    measured = read_journal(JOURNAL).last("measurement", name)
+    return f"{name}: claimed {value}" + ("" if measured is None else f", measured {_short(measured.value)}")
+
+
+def _short(value: Value) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _beside_guess(name: str, value: Value) -> str:
     guess = read_journal(JOURNAL).predicted(name)
-    words = f"{value:.4g}" if isinstance(value, float) else str(value)
-    return f"{name}: measured {words}" + ("" if guess is None else f", guessed {guess.value}")
+    return f"{name}: measured {_short(value)}" + ("" if guess is None else f", guessed {guess.value}")

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tinypress_course.errors import CourseError
 
+MODULE = "10_compression"
 SOURCE = "compression_dev.py"
 JOURNAL = "journal.json"
 
@@ -76,7 +77,7 @@ def read_module(folder: Path) -> Module:
         raise CourseError(
             f"{path} is missing: this is no module's folder. Begin one with: tito start 10_compression"
         ) from error
-    except (yaml.YAMLError, ValidationError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValidationError, UnicodeDecodeError, OSError, RecursionError) as error:
         raise CourseError(f"{path} cannot be read ({str(error).splitlines()[0]}). Restore it") from error
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import jupytext
 import nbformat
 
-from tinypress_course.cells import read_cells
+from tinypress_course.cells import read_raw
 
 # they say who wrote a script, not what it is
 _VERSIONS = re.compile(r"^# +(?:format|jupytext)_version: .*\n", re.MULTILINE)
@@ -23,8 +23,7 @@ def read_notebook(path: Path) -> Any:
     Raises:
         SourceError: there is no such file, or it is neither.
     """
-    read_cells(path)  # refuses, in words, what is no notebook
-    return jupytext.read(path)
+    return read_raw(path)
 
 
 def notebook_text(notebook: Any) -> str:

@@ -31,11 +31,21 @@ def call(functions: Functions, function: str, inputs: Inputs) -> dict[str, Plain
                 "ignore"
             )  # or the answer would depend on who calls: a test makes errors of them
             return PROBES[function](functions, inputs)
-    except Exception as error:  # whatever a learner's function raises is an answer too
-        kinds = [kind.__name__ for kind in type(error).__mro__ if issubclass(kind, Exception)]
-        if kinds[0] == "NotImplementedError" and str(error):  # torch's own; the exercise's says nothing
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever a learner's function raises is an answer too, exit() as well
+        kinds = [kind.__name__ for kind in type(error).__mro__ if issubclass(kind, BaseException)]
+        said = _said(error)
+        if kinds[0] == "NotImplementedError" and said:  # torch's own; the exercise's says nothing
             kinds = kinds[1:]
-        return {"error": kinds[0], "kinds": kinds, "message": str(error)[:500]}
+        return {"error": kinds[0], "kinds": kinds, "message": said}
+
+
+def _said(error: BaseException) -> str:
+    try:
+        return str(error).encode("utf-8", "replace").decode()[:500]
+    except Exception:  # an error that cannot even say what it is
+        return "(no text)"
 
 
 def is_error(answer: Mapping[str, Plain]) -> bool:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from tinypress_course.attempts import read_attempts, with_attempt, write_attempts
 from tinypress_course.cells import Cell, read_cells, run_cells
-from tinypress_course.feedback import Feedback, evaluate, unreadable
+from tinypress_course.checks.all import ALL_CHECKS
+from tinypress_course.errors import CourseError, SourceError
+from tinypress_course.feedback import METRICS, Feedback, evaluate, unreadable
 from tinypress_course.module import Module
 
 SEED = 0
@@ -62,8 +67,15 @@ def stand(
     Raises:
         CourseError: the file cannot be read or executed.
     """
+    unknown = [name for name in module.functions if all(check.function != name for check in ALL_CHECKS)]
+    if unknown:
+        raise CourseError(
+            f"{work.parent / 'module.yaml'}: there is no check for {unknown[0]!r}. Restore the file"
+        )
     cells = read_cells(work)
-    namespace, broken = run_cells(cells, work.name)
+    with torch_as_it_was():
+        namespace, broken = run_cells(cells, work.name)
+    broken |= _missing(module, namespace, broken)
     texts = texts_of(cells, module.functions)
     attempts, results = read_attempts(work.parent), []
     for function in functions if functions is not None else module.functions:
@@ -73,12 +85,43 @@ def stand(
             feedback = unreadable(function, str(broken[function]))
             result = Result(function, module.step_of(function).number, points, feedback)
         else:
-            (result,) = judged(module, [function], namespace, points_of(cells))
+            with torch_as_it_was():
+                (result,) = judged(module, [function], namespace, points_of(cells))
         results.append(result)
         if result.written and not result.holds:
             attempts = with_attempt(attempts, function, texts.get(function, ""))
     write_attempts(work.parent, attempts)
     return results
+
+
+@contextlib.contextmanager
+def torch_as_it_was() -> Iterator[None]:
+    """What a learner's code sets for all of torch is taken back, so that no other function is blamed for it."""
+    dtype, threads, gradients = torch.get_default_dtype(), torch.get_num_threads(), torch.is_grad_enabled()
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(dtype)
+        torch.set_num_threads(threads)
+        torch.set_grad_enabled(gradients)
+
+
+def _missing(
+    module: Module, namespace: Mapping[str, Any], broken: Mapping[str, SourceError]
+) -> dict[str, SourceError]:
+    """Functions that the file no longer has, each with where it belongs."""
+    metrics = namespace.get("CompressionMetrics")
+    missing = {}
+    for name in module.functions:
+        if name in METRICS[1:] and METRICS[0] in broken:
+            missing[name] = SourceError(
+                "it belongs to the class CompressionMetrics, whose cell cannot be executed"
+            )
+        elif name not in broken and not (hasattr(metrics, name) if name in METRICS else name in namespace):
+            missing[name] = SourceError(
+                f"the file has no function of that name. Give the cell {name} its function back"
+            )
+    return missing
 
 
 def texts_of(cells: Iterable[Cell], functions: Iterable[str]) -> dict[str, str]:

@@ -212,3 +212,26 @@ def test_equal_work_has_one_key_and_other_work_another(tmp_path):
     pack(buffer, {"compression_dev.py": WORK + "x = 1\n"})
     (tmp_path / "a.zip").write_bytes(buffer.getvalue())
     assert only(tmp_path).key != first
+
+
+@pytest.mark.parametrize("name", [".", "./.", ""])
+def test_an_archive_with_an_odd_name_in_it_hurts_nobody_else(tmp_path, name):
+    (tmp_path / "alice.zip").write_bytes(b"broken")
+    with zipfile.ZipFile(tmp_path / "mallory.zip", "w") as file:
+        file.writestr(zipfile.ZipInfo(name), "x")
+    read = read_submissions(tmp_path, "10_compression")
+    assert [each.learner for each in read] == ["alice", "mallory"]
+    assert all(each.failure for each in read)
+
+
+def test_a_name_that_is_no_text_is_written_as_one(tmp_path):
+    (tmp_path / os.fsdecode(b"\xff\xfe.zip")).write_bytes(b"x")
+    (read,) = read_submissions(tmp_path, "10_compression")
+    assert read.failure
+    (read.learner + read.source + read.failure).encode()
+
+
+def test_a_pipe_does_not_hold_the_grading_up(tmp_path):
+    os.mkfifo(tmp_path / "bob.zip")
+    (read,) = read_submissions(tmp_path, "10_compression")
+    assert "no file" in read.failure

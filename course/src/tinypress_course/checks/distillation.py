@@ -59,7 +59,7 @@ def _divergence(draw: Draw) -> Iterator[Case]:
     yield _case(
         torch.tensor([[0.0, 0.0], [1.0, 3.0]]), torch.tensor([[2.0, 0.0], [1.0, 3.0]]), [1, 0], 1.0, 1.0
     )
-    yield _case(torch.tensor([[60.0, 0.0]]), torch.tensor([[0.0, 60.0]]), [1], 1.0, 1.0)
+    yield _case(torch.tensor([[1000.0, 0.0]]), torch.tensor([[0.0, 1000.0]]), [1], 1.0, 1.0)
     yield _drawn(draw, 5, 3, 1.0, 1.0, salt=10)
 
 

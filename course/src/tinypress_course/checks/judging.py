@@ -51,6 +51,8 @@ def raised(answer: Answer) -> str:
     """An error that was not promised, in words."""
     if answer["error"] == "NotImplementedError":
         return "it is not written yet"
+    if answer["error"] == "SystemExit":
+        return "it ended the program (SystemExit)"
     return f"it raised {answer['error']}: {answer['message'][:160]}"
 
 
@@ -66,9 +68,12 @@ def close(left: Any, right: Any, tolerance: float = 1e-5) -> bool:
         return type(left) is type(right) and bool(left == right)
     if not isinstance(right, int | float):
         return False
-    if math.isnan(left) or math.isnan(right):
-        return math.isnan(left) and math.isnan(right)
-    return math.isclose(left, right, rel_tol=tolerance, abs_tol=tolerance * 1e-2)
+    if left != left or right != right:
+        return left != left and right != right
+    try:
+        return math.isclose(left, right, rel_tol=tolerance, abs_tol=tolerance * 1e-2)
+    except OverflowError:  # a whole number beyond all floats
+        return left == right
 
 
 def same(left: Any, right: Any) -> bool:
@@ -100,4 +105,4 @@ def number(value: object) -> str:
     """A number in at most five digits."""
     if isinstance(value, Tensor) and value.numel() == 1:
         value = value.item()
-    return f"{value:.5g}" if isinstance(value, float) else str(value)
+    return f"{value:.5g}" if isinstance(value, float) else str(value)[:80]

@@ -144,7 +144,11 @@ def _no_harder(case: Case, answer: Answer) -> str | None:
     if due.what == "float":
         return f"it has the steps {kinds(recipe)}, and the float file fits" if recipe["steps"] else None
     if due.what == "int8":
-        return None if pressed == ["quantize"] else f"it presses by {pressed}, and 8 bits alone fit"
+        return (
+            None
+            if pressed == ["quantize"]
+            else f"it presses by {', '.join(pressed) or 'nothing'}, and 8 bits alone fit"
+        )
     sparsity, ratio = sparsity_of(recipe), ratio_of(recipe)
     if sparsity > MOST + 1e-9:
         return f"its sparsity is {number(sparsity)}, above {MOST}"

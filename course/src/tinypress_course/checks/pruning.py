@@ -148,7 +148,7 @@ def _smallest_gone(before: Tensor, after: Tensor, sparsity: float) -> str | None
     due = max(round(sparsity * before.numel()), int((before == 0).sum()))
     gone = int((~kept).sum())
     if gone != due:
-        return f"{gone} of {before.numel()} weights are zero, of {short(before, 6)} became {short(after, 6)}"
+        return f"{gone} of {before.numel()} weights are zero: {short(before, 6)} became {short(after, 6)}"
     if gone and bool(kept.any()) and before[~kept].abs().max() > before[kept].abs().min():
         return (
             f"a weight of magnitude {number(before[~kept].abs().max().item())} was pruned and one of "

@@ -59,7 +59,7 @@ def _sharing(seed: int) -> Plain:
 
 def _shared(function: str) -> Callable[[Draw], Iterator[Case]]:
     def cases(draw: Draw) -> Iterator[Case]:
-        shown = f"{function}(a network whose last layer 'out' holds the weight of its embedding 'words')"
+        shown = f"{function}(Embedding(7, 4), Linear(4, 4), BatchNorm1d(4), Linear(4, 7) with the embedding's weight)"
         yield Case({"model": _sharing(draw.seed)}, shown)
 
     return cases
@@ -74,7 +74,7 @@ def _frozen(seed: int, what: str) -> Plain:
 def _networks(draw: Draw) -> Iterator[tuple[Plain, str]]:
     yield _small(), "a Linear with 2 weights and no bias"
     yield _small(bias=True), "a Linear with 2 weights and a bias"
-    yield _mixed(draw.seed), "Conv1d, BatchNorm1d, ReLU, Flatten, Linear without bias"
+    yield _mixed(draw.seed), "Conv1d(3, 5, 3), BatchNorm1d(5), ReLU, Flatten, Linear(10, 3, bias=False)"
     yield _of_words(draw.seed), "Embedding, LSTM, LayerNorm"
     yield _nested(draw.seed), "a block of Conv1d and BatchNorm1d, and a Linear"
     yield _net(linear(torch.ones(2, 3, dtype=torch.float64), name="fc")), "a Linear with 6 weights of float64"
@@ -131,7 +131,8 @@ def _packing(draw: Draw) -> Iterator[Case]:
     )
     for bits in (5, 4, 7):
         yield Case(
-            {"model": _mixed(draw.seed), "bits": bits}, f"calculate_model_size(a larger network, bits={bits})"
+            {"model": _mixed(draw.seed), "bits": bits},
+            f"calculate_model_size(Conv1d(3, 5, 3), BatchNorm1d(5), Linear(10, 3, bias=False), bits={bits})",
         )
 
 
@@ -170,14 +171,15 @@ def _spreads(draw: Draw) -> Iterator[Case]:
     small = _net(linear(torch.tensor([[0.0, 2.0, -1.0, 0.5]]), torch.tensor([7.0]), name="fc"))
     yield Case(
         {"model": small, "near_zero": 0.5},
-        "analyze_weight_distribution(Linear [[0, 2, -1, 0.5]], near_zero=0.5)",
+        "analyze_weight_distribution(Linear [[0, 2, -1, 0.5]] with the bias [7], near_zero=0.5)",
     )
     one = _net(linear(torch.tensor([[3.0]]), name="fc"))
     yield Case({"model": one}, "analyze_weight_distribution(a Linear with one weight)")
     same_value = _net(linear(torch.full((2, 2), 0.25), name="fc"))
     yield Case({"model": same_value}, "analyze_weight_distribution(a Linear whose weights are all 0.25)")
     yield Case(
-        {"model": _mixed(draw.seed), "near_zero": 0.3}, "analyze_weight_distribution(a larger network)"
+        {"model": _mixed(draw.seed), "near_zero": 0.3},
+        "analyze_weight_distribution(Conv1d(3, 5, 3), BatchNorm1d(5), Linear(10, 3, bias=False))",
     )
     yield Case(
         {"model": _of_words(draw.seed), "near_zero": 0.3},

@@ -17,7 +17,7 @@ from tinypress_course.cells import read_cells
 from tinypress_course.cli.options import bars
 from tinypress_course.errors import CourseError
 from tinypress_course.grade.gradebook import NOT_MARKED, Row, Run, as_data, rows_of, write_gradebook
-from tinypress_course.grade.grading import choose_seed, grade_all, make_plan
+from tinypress_course.grade.grading import MOST_SEED, choose_seed, grade_all, make_plan
 from tinypress_course.grade.likeness import like_each_other, like_toolkit, toolkit_prints
 from tinypress_course.grade.rubric import RUBRIC, read_rubric
 from tinypress_course.grade.sandbox import ABOUT, STRONGEST_FIRST, Kind, open_sandbox
@@ -41,7 +41,9 @@ def grade(
     ] = None,
     seed: Annotated[
         int | None,
-        typer.Option(help=r"Of inputs and budget \[default: drawn, and kept with the run].", min=0),
+        typer.Option(
+            help=r"Of inputs and budget \[default: drawn, and kept with the run].", min=0, max=MOST_SEED
+        ),
     ] = None,
     rubric: Annotated[
         Path | None, typer.Option(help=r"A rubric of your own \[default: the course's].")

@@ -10,11 +10,11 @@ from rich.text import Text
 
 from tinypress_course.attempts import read_attempts, with_hint, write_attempts
 from tinypress_course.cli.test import chosen_functions
+from tinypress_course.feedback import REFUSES
 from tinypress_course.hints import STAGES, read_hints
-from tinypress_course.module import find_module, read_module, work_file
+from tinypress_course.module import MODULE, find_module, read_module, work_file
 from tinypress_course.standing import stand
 
-REFUSES = "refuses"
 ONLY_REFUSALS = (
     "What it computes is right. What is left is bad input: look at the top of the function, before it computes "
     "anything. Ask there whether the input is what the description allows, and raise a ValueError whose text tells "
@@ -48,7 +48,7 @@ def hint(
         return 0
     attempts = read_attempts(folder)
     tried = attempts.of(name)
-    hints = read_hints(folder.name)[name]
+    hints = read_hints(MODULE)[name]
     opens = tried.hints < len(hints) and tried.attempts > tried.attempts_at_last_hint
     if opens:
         attempts = with_hint(attempts, name)

@@ -36,7 +36,13 @@ def notebook(
     as_text = script_text if to_script else notebook_text
     text = as_text(read_notebook(made_from))
     console = Console()
-    if target.exists() and target.read_text(encoding="utf-8") == text:
+    if target.exists() and (
+        not target.is_file() or target.suffix != beside.suffix or target.samefile(made_from)
+    ):
+        raise CourseError(
+            f"tito notebook --out {target}: that is no {beside.suffix} file, and stays. Give another name"
+        )
+    if target.exists() and target.read_bytes() == text.encode():
         console.print(
             f"{target} is what {made_from.name} says already.", markup=False, highlight=False, soft_wrap=True
         )

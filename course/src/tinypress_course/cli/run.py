@@ -22,6 +22,7 @@ from tinypress_course.run.both import press_both
 from tinypress_course.run.compared import Compared, compared
 from tinypress_course.run.networks import given_by
 from tinypress_course.run.page import write_page
+from tinypress_course.run.timing import times_of
 
 
 def run(
@@ -36,14 +37,14 @@ def run(
 ) -> int:
     """Press the watch network with your exported functions and with the toolkit's; show where they differ.
 
-    Exits with 1 where a function or a file differs. A run that was stopped goes on with the same command.
+    Exits with 1 where a function differs or fails. A run that was stopped goes on with the same command.
     """
     folder = find_module(module)
     out = out if out is not None else folder / "runs" / "beside"
     exported = load_package(folder)
     stale = sha256_of(work_file(folder)) != exported.source_sha256
     torch.set_num_threads(1)
-    Console(stderr=True).print("Pressing with your engine and with the toolkit's: two minutes or so.")
+    Console(stderr=True).print("Pressing with your engine and with the toolkit's: a few minutes.")
     with bars() as show:
         given = given_by(find_task("watch"))
         functions: list[Beside] = []
@@ -51,7 +52,7 @@ def run(
             functions.append(each)
             show("functions", "function by function", len(functions), 14)
         both = press_both(folder, out, fresh=fresh, controls=controls, show=show)
-    done = compared(tuple(functions), both)
+    done = compared(tuple(functions), both, times_of(out, given.batch[:1]))
     write_page(out / "page.html", done, stale=stale)
     for side in ("mine", "reference"):
         subprocess.run(
@@ -59,7 +60,7 @@ def run(
             check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
     _show(done, stale, out)
-    return 0 if done.everything_same or not _differs(done) else 1
+    return 1 if _differs(done) else 0
 
 
 def _differs(done: Compared) -> bool:
@@ -71,12 +72,13 @@ def _show(done: Compared, stale: bool, out: Path) -> None:
     wrong = [each for each in done.functions if each.verdict not in GOOD]
     for each in wrong:
         console.print(Text(f"{each.function}: {WORDS[each.verdict]}. {each.where}".strip()))
-    table = Table(title="watch: your engine beside the toolkit's", title_justify="left")
-    for name in ("file", "kB, yours", "toolkit's", "accuracy %, yours", "toolkit's", ""):
-        table.add_column(name, justify="left" if name in ("file", "") else "right")
+    table = Table(title="watch: your files, their kB and accuracy", title_justify="left")
+    for name in ("file", "kB", "its kB", "%", "its %", "beside the toolkit's"):
+        left = name in ("file", "beside the toolkit's")
+        table.add_column(name, justify="left" if left else "right", no_wrap=name != "beside the toolkit's")
     for row in done.rows:
         mine = ("–", "–") if row.mine is None else (f"{row.mine.kilobytes:.1f}", f"{row.mine.accuracy:.1f}")
-        says = Text(row.says, style="green" if row.same else "red")
+        says = Text(row.says, style="green" if row.same else "yellow" if done.agrees else "red")
         table.add_row(
             row.name,
             mine[0],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Annotated
@@ -32,10 +33,17 @@ def start(
             f"tito start {module}: {target} is not empty, and nothing is written over your work. "
             "Go on in it, or begin elsewhere with --into FOLDER"
         )
-    with as_file(EXERCISES / module) as source:
+    into.mkdir(parents=True, exist_ok=True)
+    with (
+        as_file(EXERCISES / module) as source,
+        tempfile.TemporaryDirectory(dir=into, prefix=f".{module}.") as beside,
+    ):
         for each in sorted(source.rglob("*")):
             if each.is_file() and "__pycache__" not in each.parts:
-                write_bytes(target / each.relative_to(source), each.read_bytes())
+                write_bytes(Path(beside) / module / each.relative_to(source), each.read_bytes())
+        if target.exists():
+            target.rmdir()
+        (Path(beside) / module).rename(target)
     facts = read_module(target)
     console = Console(soft_wrap=True)
     console.print(

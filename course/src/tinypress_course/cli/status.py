@@ -41,7 +41,7 @@ def table_of(module: Module, results: list[Result], folder: Path) -> Table:
         f"{held:g} of {possible:g} automatic points, by the promises you can see. The grade asks a few more."
     )
     for name in ("", "points", "tries", "hints"):
-        table.add_column(name, justify="right" if name else "left", no_wrap=True)
+        table.add_column(name, justify="right" if name else "left", no_wrap=bool(name), min_width=len(name))
     for step in module.steps:
         table.add_section()
         of_step = [result for result in results if result.step == step.number]

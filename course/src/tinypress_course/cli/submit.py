@@ -12,12 +12,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from tinypress_course.cells import definitions, read_cells
+from tinypress_course.cells import definitions, open_guesses, read_cells
 from tinypress_course.cli.options import ModuleName
 from tinypress_course.errors import CourseError
 from tinypress_course.files import write_bytes
 from tinypress_course.journal import read_journal
-from tinypress_course.module import JOURNAL, SOURCE, find_module, work_file
+from tinypress_course.module import JOURNAL, MODULE, SOURCE, find_module, work_file
 
 _MOMENT = (1980, 1, 1, 0, 0, 0)  # equal work gives an equal file
 
@@ -41,7 +41,7 @@ def submit(
     blank = sum("raise NotImplementedError()" in cell.text for cell in solutions)
     journal = read_journal(folder / JOURNAL)
     content = {
-        "submission.json": json.dumps({"format": 1, "learner": learner, "module": folder.name}),
+        "submission.json": json.dumps({"format": 1, "learner": learner, "module": MODULE}),
         Path(SOURCE).with_suffix(work.suffix).name: work.read_text(encoding="utf-8"),
         JOURNAL: journal.model_dump_json(indent=1),
     }
@@ -50,6 +50,10 @@ def submit(
         for name, text in content.items():
             file.writestr(zipfile.ZipInfo(name, _MOMENT), text, zipfile.ZIP_DEFLATED)
     target = out if out is not None else folder / f"{learner}.zip"
+    if target.exists() and not zipfile.is_zipfile(target):
+        raise CourseError(
+            f"tito submit --out {target}: that is something else than a zip, and stays. Give another name"
+        )
     write_bytes(target, packed.getvalue())
     kinds = [entry.kind for entry in journal.entries]
     Console().print(
@@ -58,4 +62,10 @@ def submit(
         f"{kinds.count('measurement')} measurements and {kinds.count('claim')} claims. Hand it in.",
         highlight=False, soft_wrap=True,
     )  # fmt: skip
+    open_ = sorted(open_guesses(cells))
+    if open_:
+        Console().print(
+            f"Still three dots, and worth points: {', '.join(open_)}. Fill in, run their cells, submit again.",
+            highlight=False, soft_wrap=True,
+        )  # fmt: skip
     return 0

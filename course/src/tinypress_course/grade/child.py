@@ -158,7 +158,7 @@ class Session:
             raise Unstarted(str(lost)) from lost
         told = failed.get("failed")
         if isinstance(told, Mapping):
-            self.failed = {str(name): str(said)[:300] for name, said in told.items()}
+            self.failed = {_encodable(name): _encodable(said)[:300] for name, said in told.items()}
 
     def call(self, function: str, inputs: Mapping[str, Plain]) -> Answer:
         """What ``function`` answers.
@@ -248,7 +248,12 @@ def _tame(answer: Mapping[str, Any]) -> Answer:
         return {name: value for name, value in answer.items() if name != "kinds"}
     kinds = answer["kinds"] if isinstance(answer["kinds"], list) else []
     return {
-        "error": str(answer["error"])[:80],
-        "kinds": [str(kind)[:80] for kind in kinds[:20]],
-        "message": str(answer["message"])[:500],
+        "error": _encodable(answer["error"])[:80],
+        "kinds": [_encodable(kind)[:80] for kind in kinds[:20]],
+        "message": _encodable(answer["message"])[:500],
     }
+
+
+def _encodable(text: object) -> str:
+    """``text`` without what no file can hold, such as half of a surrogate pair."""
+    return str(text).encode("utf-8", "replace").decode("utf-8")

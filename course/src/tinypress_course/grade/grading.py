@@ -29,6 +29,9 @@ from tinypress_course.module import SOURCE
 CLASS = "class"
 
 
+MOST_SEED = (1 << 31) - 1
+
+
 def choose_seed(out: Path, seed: int | None) -> int:
     """The seed of the run in ``out``: the one given, else that of the run to go on with, else a new one.
 
@@ -39,9 +42,9 @@ def choose_seed(out: Path, seed: int | None) -> int:
     if out.exists() and not path.exists() and (not out.is_dir() or any(out.iterdir())):
         raise CourseError(f"{out} holds other things than a gradebook. Choose another folder with --out")
     if seed is None and path.exists():
-        with contextlib.suppress(ValueError, OSError, KeyError, TypeError):
+        with contextlib.suppress(ValueError, OSError, KeyError, TypeError, OverflowError, RecursionError):
             seed = int(json.loads(path.read_text(encoding="utf-8"))["seed"])
-    chosen = seed if seed is not None else secrets.randbelow(1 << 31)
+    chosen = seed if seed is not None and 0 <= seed <= MOST_SEED else secrets.randbelow(MOST_SEED)
     write_text(path, json.dumps({"seed": chosen}))
     return chosen
 

@@ -15,7 +15,6 @@ import os
 import stat
 import unicodedata
 import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -91,6 +90,7 @@ def read_submissions(folder: Path, module: str) -> list[Submission]:
 
 def _read(place: Path, module: str) -> Submission:
     name = _printable(place.stem if place.suffix.lower() == ".zip" else place.name)
+    source = _printable(place.name)
     try:
         raw = _from_folder(place) if place.is_dir() or place.is_symlink() else _from_zip(place)
         files = {each: _text(each, content) for each, content in raw.items()}
@@ -102,10 +102,10 @@ def _read(place: Path, module: str) -> Submission:
         if SOURCE not in files and NOTEBOOK not in files:
             raise Unreadable(f"it holds no {SOURCE}")
     except Unreadable as error:
-        return Submission(name, place.name, failure=str(error))
+        return Submission(name, source, failure=str(error))
     except OSError as error:
-        return Submission(name, place.name, failure=f"it cannot be read ({error.strerror})")
-    return Submission(name, place.name, files)
+        return Submission(name, source, failure=f"it cannot be read ({error.strerror})")
+    return Submission(name, source, files)
 
 
 def _card(text: str) -> Card:
@@ -143,6 +143,8 @@ def _from_folder(folder: Path) -> dict[str, bytes]:
 
 
 def _from_zip(path: Path) -> dict[str, bytes]:
+    if not path.is_file():  # a pipe would never end
+        raise Unreadable("it is no file")
     if path.stat().st_size > _MOST_ARCHIVE_BYTES:
         raise Unreadable(f"the archive is larger than {_MOST_ARCHIVE_BYTES >> 20} MiB")
     try:
@@ -152,8 +154,12 @@ def _from_zip(path: Path) -> dict[str, bytes]:
                 raise Unreadable(f"the archive holds {len(entries)} entries; {_MOST_ENTRIES} are read")
             chosen = _chosen([entry for entry in entries if not entry.is_dir()])
             return {name: _most(name, _content(archive, name, entry)) for name, entry in chosen.items()}
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
-        raise Unreadable(f"the archive is broken ({error})") from error
+    except (Unreadable, OSError):
+        raise
+    except Exception as error:  # an archive made to break its reader breaks it anywhere
+        raise Unreadable(
+            f"the archive is broken ({_printable(str(error)) or type(error).__name__})"
+        ) from error
 
 
 def _chosen(entries: list[zipfile.ZipInfo]) -> dict[str, zipfile.ZipInfo]:
@@ -163,6 +169,7 @@ def _chosen(entries: list[zipfile.ZipInfo]) -> dict[str, zipfile.ZipInfo]:
         if entry.filename.startswith("/") or ".." in parts or "\\" in entry.filename:
             raise Unreadable(f"the archive names a place outside itself: {_printable(entry.filename)[:80]}")
     paths = [(PurePosixPath(entry.filename), entry) for entry in entries if "__MACOSX" not in entry.filename]
+    paths = [(path, entry) for path, entry in paths if path.parts]
     tops = {path.parts[0] for path, _ in paths}
     depth = 2 if len(tops) == 1 and all(len(path.parts) > 1 for path, _ in paths) else 1
     known = [

@@ -94,7 +94,7 @@ def _judged(function: str, work: Work, new_jail: Callable[[], Jail], seed: int, 
             call = _Watched(session.call)
             verdict = judge(function, ALL_CHECKS, call, seed, hidden=True)
             failed = {**work.broken, **session.failed}
-        told = feedback_on(verdict)
+        told = feedback_on(verdict, seed)
     except Unstarted:
         raise
     except (Lost, JailBroken) as lost:

@@ -9,11 +9,12 @@ from tinypress_course.export import ENGINE_PARTS
 from tinypress_course.run.beside import GOOD, WORDS, Beside
 from tinypress_course.run.both import Both
 from tinypress_course.run.side import TECHNIQUE
+from tinypress_course.run.timing import Times
 
 
 @dataclass(frozen=True)
 class Side:
-    """What was measured on one file; accuracy in percent, on test; time against the float network's."""
+    """What was measured on one file; accuracy in percent, on test; time against the toolkit's float file."""
 
     kilobytes: float
     accuracy: float
@@ -48,17 +49,25 @@ class Compared:
     headline: str
 
     @property
+    def agrees(self) -> bool:
+        """Whether no function differs, fails or is missing: files may then differ by rounding in training alone."""
+        return all(each.verdict in GOOD for each in self.functions)
+
+    @property
     def everything_same(self) -> bool:
         """Whether every file is the same and no function differs."""
-        return all(row.same for row in self.rows) and all(each.verdict in GOOD for each in self.functions)
+        return all(row.same for row in self.rows) and self.agrees
 
 
-def compared(functions: tuple[Beside, ...], both: Both) -> Compared:
-    """Put the functions' comparison and the two receipts together."""
-    mine = {each.name: _side(both.mine, each.name) for each in both.mine.candidates}
+def compared(functions: tuple[Beside, ...], both: Both, times: Times) -> Compared:
+    """Put the functions' comparison, the two receipts and the times together."""
+    mine = {
+        each.name: _side(both.mine, each.name, times.get(("mine", each.name)))
+        for each in both.mine.candidates
+    }
     rows, controls = [], []
     for each in both.reference.candidates:
-        side = _side(both.reference, each.name)
+        side = _side(both.reference, each.name, times.get(("reference", each.name)))
         if each.role == "control":
             controls.append((each.name, side))
         else:
@@ -68,15 +77,14 @@ def compared(functions: tuple[Beside, ...], both: Both) -> Compared:
     return Compared(functions, done.rows, done.controls, _headline(done))
 
 
-def _side(receipt: Receipt, name: str) -> Side:
+def _side(receipt: Receipt, name: str, time: float | None) -> Side:
     each = receipt.candidate(name)
-    ratio = each.latency_ms.ratio_to_baseline if each.latency_ms else None
     return Side(
         kilobytes=each.artifact.bytes / 1000,
         accuracy=100 * each.quality.value,
         low=100 * each.quality.low,
         high=100 * each.quality.high,
-        time=ratio.value if ratio else (1.0 if each.role == "baseline" else None),
+        time=time,
         sha256=each.artifact.sha256,
     )
 
@@ -113,6 +121,10 @@ def _headline(done: Compared) -> str:
         )
     if missing:
         said.append(f"{_list(each.function for each in missing)}: {WORDS['missing']}.")
+    if unlike and not wrong and not missing:
+        said.append(
+            "Every function agrees with the toolkit's, some but for rounding, which grows while a network trains."
+        )
     said.append(
         f"{len(unlike)} of {len(done.rows)} files differ: {_list(unlike)}."
         if unlike

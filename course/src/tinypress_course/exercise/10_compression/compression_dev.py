@@ -285,8 +285,8 @@ def prune_model_by_magnitude(model: nn.Module, sparsity: float, *, scope: str = 
     own, with round() for each. Biases and normalization are never pruned.
 
     Returns a ``Compressed`` with one ``Change(layer, "sparsity", was, now)`` for each layer in their order, and in
-    ``pruned`` the parameters' names, such as ``"fc1.weight"``. Raises a ``ValueError`` for a ``sparsity`` outside
-    0..1, another ``scope``, a model without such layers, and NaN or infinite weights.
+    ``pruned`` the parameters' names, such as ``"fc1.weight"``. Raises a ``ValueError`` for a ``sparsity`` that is no
+    number from 0 to 1, another ``scope``, what is no ``nn.Module`` or has no such layers, and NaN or infinite weights.
     """
     # YOUR CODE HERE
     raise NotImplementedError()
