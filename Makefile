@@ -8,7 +8,7 @@ MODULE := course/modules/10_compression
 EXERCISE := course/src/tinypress_course/exercise/10_compression
 SOURCES := src tests bench docs course
 
-.PHONY: demo test test-all lint bench readme book exercise clean
+.PHONY: demo test test-all supported lint bench readme book exercise clean
 
 demo: $(STAMP)
 	$(BIN)/tinypress demo --out runs/demo
@@ -18,6 +18,10 @@ test: lint
 
 test-all: lint
 	$(BIN)/pytest -n auto --dist loadfile
+	$(MAKE) supported
+
+supported: $(STAMP)
+	$(BIN)/python docs/supported.py
 
 lint: $(COURSE)
 	$(BIN)/ruff check $(SOURCES)
@@ -29,6 +33,7 @@ readme: demo
 	$(BIN)/python docs/readme.py
 
 bench: $(STAMP)
+	$(PIP) -c requirements/constraints.txt -e ".[dev,bench]"
 	$(BIN)/python -m bench
 
 book: $(COURSE)

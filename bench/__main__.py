@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from bench import pack, prune
+from bench import pack, prune, structured
 from tinypress.files import write_json
 
 FULL, QUICK = 100_000_000, 2_000_000
@@ -23,16 +23,21 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small tensors, to see that it runs")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--only", choices=("prune", "pack"), help="one benchmark instead of all")
+    parser.add_argument(
+        "--only", choices=("prune", "pack", "structured"), help="one benchmark instead of all"
+    )
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results.json")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     weights = QUICK if asked.quick else FULL
     results: dict[str, Any] = {"machine": _machine(), "quick": asked.quick}
-    if asked.only != "pack":
+    if asked.only in (None, "prune"):
         results["prune"] = prune.measure(weights, asked.repeats)
-    if asked.only != "prune":
+    if asked.only in (None, "pack"):
         results["pack"] = pack.measure(weights, asked.repeats)
+    if asked.only in (None, "structured"):
+        few = ("MobileNetV2",) if asked.quick else ()
+        results["structured"] = structured.measure(asked.repeats, few)
     Console().print(_table(results))
     write_json(asked.out, results)
 
@@ -71,6 +76,13 @@ def _table(results: dict[str, Any]) -> Table:
             table.add_row(
                 f"pack to {name}", *_milliseconds(row[name]), *_ratio(row[name]["passes"], "passes")
             )
+    for name, row in results.get("structured", {}).items():
+        left = ", ".join(f"{side} leaves {row[f'parameters_{side}']:,}" for side in ("ours", "theirs"))
+        table.add_row(f"half of {name}, Torch-Pruning", *_milliseconds(row["theirs"]), "", "")
+        table.add_row(
+            f"half of {name}, ours", *_milliseconds(row["ours"]), *_ratio(row["times_faster"], "times faster")
+        )
+        table.add_row(f"  of {row['parameters']:,} parameters {left}", *[""] * 4)
     return table
 
 

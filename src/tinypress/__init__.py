@@ -12,7 +12,13 @@ from tinypress.press.verify import verify
 from tinypress.prune import calculate_sparsity, prune_model_by_magnitude, prune_weights_by_magnitude
 from tinypress.quantize import dequantize_layer_weights, quantize_layer_weights, quantize_model
 from tinypress.receipt import Receipt
-from tinypress.shrink import Budget, compute_neuron_importance, prune_layer_neurons, prune_structured
+from tinypress.shrink import (
+    Budget,
+    compute_neuron_importance,
+    factorize_model,
+    prune_layer_neurons,
+    prune_structured,
+)
 from tinypress.task import Split, Task, split_from
 from tinypress.tasks.find import find_task
 from tinypress.train.loop import Schedule
@@ -38,6 +44,7 @@ __all__ = [
     "compare_compression_techniques",
     "compute_neuron_importance",
     "dequantize_layer_weights",
+    "factorize_model",
     "find_task",
     "press",
     "prune_layer_neurons",

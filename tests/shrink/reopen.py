@@ -16,5 +16,5 @@ for path in sorted(folder.glob("*.archive.safetensors")):
     again = read_archive(path, stock).model
     due = torch.load(folder / f"{stem}.outputs.pt", weights_only=True)
     for got, want in zip(tensors_of(forward_eval(again, inputs)), due, strict=True):
-        assert torch.equal(got, want), stem
+        torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-12, msg=stem)  # threads may differ
     print(stem)

@@ -35,8 +35,8 @@ class Row:
     left: tuple[str, ...]
 
 
-def try_row(name: str, ratio: float, folder: Path) -> Row:
-    """Prune ``name`` twice; after each cut run it, train a step, export it, and keep it for ``reopened``."""
+def try_row(name: str, ratio: float, folder: Path, *, onnx: bool = True) -> Row:
+    """Prune ``name`` twice; after each cut run it, train a step, keep it for ``reopened``; at last export it."""
     model, inputs = build(name)
     before = copy.deepcopy(model.state_dict())
     sizes = [_parameters(model)]
@@ -56,7 +56,8 @@ def try_row(name: str, ratio: float, folder: Path) -> Row:
         _train_a_step(done.model, inputs)
         current = done.model
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
-    _export(current, inputs, folder / f"{name}.onnx")
+    if onnx:
+        _export(current, inputs, folder / f"{name}.onnx")
     return Row(name, ratio, groups, (sizes[0], sizes[1], sizes[2]), left)
 
 

@@ -1,6 +1,7 @@
 """Layers as plain data. A technique that replaces tensors calls ``fit_attributes``; the archive writes
 ``structure(model)`` beside the weights and, to open them, loads them into ``rebuild(stock, shapes)``."""
 
+from tinypress.layers.pairs import can_be_paired, paired
 from tinypress.layers.rebuild import rebuild
 from tinypress.layers.widths import (
     LayerShape,
@@ -21,11 +22,13 @@ __all__ = [
     "LayerShape",
     "Size",
     "attributes_of",
+    "can_be_paired",
     "can_resize",
     "copy_model",
     "fit_attributes",
     "own_widths",
     "owned_tensors",
+    "paired",
     "parameters_once",
     "rebuild",
     "replace_module",

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from tinypress.errors import ModelError
+from tinypress.layers.pairs import Pair, can_be_paired, paired
 from tinypress.layers.widths import (
     LayerShape,
     attributes_of,
@@ -41,6 +42,7 @@ def rebuild(stock: nn.Module, shapes: Sequence[LayerShape], *, limit_elements: i
     model = copy_model(stock)
     _check_form(shapes)
     _replace_by_identity(model, shapes)
+    _replace_by_pairs(model, shapes)
     by_path = dict(model.named_modules(remove_duplicate=False))
     listed: set[nn.Module] = set()
     resized: dict[Tensor, tuple[str, Tensor]] = {}
@@ -111,6 +113,22 @@ def _replace_by_identity(model: nn.Module, shapes: Sequence[LayerShape]) -> None
         for path, layer in paths.items():
             if layer is old and (path == shape.module or path not in listed):
                 replace_module(model, path, new)
+
+
+def _replace_by_pairs(model: nn.Module, shapes: Sequence[LayerShape]) -> None:
+    """Put two layers where ``LAYER.0`` and ``LAYER.1`` are listed and the stock has one, as factorising does."""
+    listed = {shape.module: shape for shape in shapes}
+    for path, layer in list(model.named_modules()):
+        first, second = listed.get(f"{path}.0"), listed.get(f"{path}.1")
+        if not path or path in listed or first is None or second is None or list(layer.children()):
+            continue
+        sizes = first.tensors.get("weight", [])
+        separable = len(sizes) > 2 and sizes[1] == 1 and first.attributes.get("groups") == sizes[0]
+        pair: Pair = "separable" if separable else "low rank"
+        weight = owned_tensors(layer).get("weight")
+        if weight is None or not can_be_paired(layer, pair) or not 0 < (sizes or [0])[0] <= weight.numel():
+            raise _refuse(path, "it is two layers here and cannot be in the stock network")
+        replace_module(model, path, paired(layer, pair, sizes[0]))
 
 
 def _resize(layer: nn.Module, shape: LayerShape, resized: dict[Tensor, tuple[str, Tensor]]) -> None:

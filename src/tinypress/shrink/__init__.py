@@ -1,5 +1,6 @@
 """Remove neurons: structured pruning that makes a network smaller in every runtime."""
 
+from tinypress.shrink.factorize import factorize_model
 from tinypress.shrink.groups import Group, Slice, find_groups
 from tinypress.shrink.importance import Importance, compute_neuron_importance
 from tinypress.shrink.neurons import prune_layer_neurons, shrink_model
@@ -11,6 +12,7 @@ __all__ = [
     "Importance",
     "Slice",
     "compute_neuron_importance",
+    "factorize_model",
     "find_groups",
     "prune_layer_neurons",
     "prune_structured",

@@ -106,17 +106,30 @@ def group_importance(
     by its mean, so that a layer with large weights does not outvote the others, and then they are summed.
     """
     total = torch.zeros(group.width, dtype=torch.float64)
-    for path in group.producers:
+    named = dict(model.named_parameters())
+    for tensor, dim in group.sources:
+        path = tensor.rpartition(".")[0]
         layer = model.get_submodule(path)
-        given = activations.get(path)
-        each = compute_neuron_importance(layer, method, activations=given, seed=seed).double().cpu()
-        if len(group.producers) > 1 and float(each.mean()) > 0:
+        if has_neurons(layer) and tensor.endswith("weight"):
+            each = compute_neuron_importance(layer, method, activations=activations.get(path), seed=seed)
+        else:  # the table of an embedding, the gates of an LSTM, a matrix of the user's own
+            rows = named[tensor].detach().movedim(dim, 0).flatten(1)
+            each = compute_neuron_importance(_linear_of(rows), method, seed=seed)
+        each = each.double().cpu()
+        if len(group.sources) > 1 and float(each.mean()) > 0:
             each = each / each.mean()
-        places = group.slice_of(f"{path}.weight" if path else "weight", neuron_dim(layer))
+        places = group.slice_of(tensor, dim)
         assert places is not None
         for unit, indices in enumerate(places.indices):
             total[unit] += each[list(indices)].sum()
     return total
+
+
+def _linear_of(rows: Tensor) -> nn.Linear:
+    """A linear layer with these weights, whose neurons are scored as those of any other."""
+    layer = nn.Linear(rows.shape[1], len(rows), bias=False, device="meta")
+    layer.weight = nn.Parameter(rows, requires_grad=False)
+    return layer
 
 
 def least_important(group: Group, importance: Tensor, ratio: float) -> tuple[int, ...]:

@@ -115,7 +115,13 @@ def shrink_model(
     chosen, kept = [], []
     for group in found.groups:
         held = next((p for p in group.producers for k in keep if f"{p}.".startswith(f"{k}.")), None)
-        if held is None:
+        odd = next((p for p in group.producers if not has_neurons(model.get_submodule(p))), None)
+        if odd is not None and (importance == "activation" or shrink is not prune_layer_neurons):
+            kind = type(model.get_submodule(odd)).__name__
+            by = "its activity" if importance == "activation" else "this engine"
+            text = f"{odd} ({kind}) keeps all its neurons: {by} knows linear layers and convolutions alone"
+            kept.append(Note("TP303", "note", odd, text))
+        elif held is None:
             chosen.append(group)
         else:
             text = f"{', '.join(group.producers)}: all neurons are kept as asked (keep={held!r})"

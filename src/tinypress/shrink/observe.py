@@ -60,7 +60,13 @@ def activities(
                 if number < 0 or not isinstance(value, Tensor) or value.shape[dim] != len(labels):
                     continue
                 at = np.flatnonzero(group_of[roots] == number)
-                rows = value.detach().movedim(dim, 0).reshape(len(labels), -1)[torch.from_numpy(at)].double()
+                rows = (
+                    value.detach()
+                    .cpu()
+                    .movedim(dim, 0)
+                    .reshape(len(labels), -1)[torch.from_numpy(at)]
+                    .double()
+                )
                 places = torch.from_numpy(unit_of[roots[at]])
                 sums[number].index_add_(0, places, rows.abs().mean(1))
                 squares[number].index_add_(0, places, rows.square().sum(1))

@@ -127,7 +127,7 @@ def _of_the_rest(
         value = values[name]
         for dim, labels in enumerate(found.labels.get(name, ())):
             if gone[labels].any():
-                value = value.index_select(dim, torch.from_numpy(np.flatnonzero(~gone[labels])))
+                value = value.index_select(dim, _left(gone[labels], value))
         return value
 
     args, kwargs = _filled(node.args, kept), _filled(dict(node.kwargs), kept)
@@ -137,8 +137,13 @@ def _of_the_rest(
     result: Tensor = node.op(*args, **kwargs)
     for dim, labels in enumerate(dims):
         if gone[labels].any():
-            places = torch.from_numpy(np.flatnonzero(~gone[labels]))
+            places = _left(gone[labels], result)
             shape = list(result.shape)
             shape[dim] = len(labels)
             result = result.new_zeros(shape).index_copy(dim, places, result)
     return result
+
+
+def _left(gone: NDArray[np.bool_], value: Tensor) -> Tensor:
+    """The places that are not gone, where ``value`` is."""
+    return torch.from_numpy(np.flatnonzero(~gone)).to(value.device)
