@@ -2,11 +2,16 @@
 
 import pytest
 
-from mutants import blind_first, blind_second, blind_third, mutated_definitions
+from mutants import blind_first, blind_fourth, blind_second, blind_third, mutated_definitions
 from tinypress_course.cells import run_definitions
 from tinypress_course.feedback import evaluate
 
-SETS = {"first": blind_first.MUTANTS, "second": blind_second.MUTANTS, "third": blind_third.MUTANTS}
+SETS = {
+    "first": blind_first.MUTANTS,
+    "second": blind_second.MUTANTS,
+    "third": blind_third.MUTANTS,
+    "fourth": blind_fourth.MUTANTS,
+}
 
 
 @pytest.mark.parametrize("which", SETS)

@@ -1,5 +1,6 @@
 """A learner's way: start, test, hint, status, and what is said at each point."""
 
+import json
 import subprocess
 import sys
 import time
@@ -269,3 +270,16 @@ def test_a_function_without_a_check_is_no_function_that_holds(tito, exercise):
     facts.write_text(facts.read_text().replace("count_parameters", "foo"))
     with pytest.raises(CourseError, match="no check for 'foo'"):
         tito("status")
+
+
+def test_claims_are_read_from_the_file_when_it_is_handed_in(tito, solved, capsys):
+    work = solved / "compression_dev.py"
+    text = work.read_text()
+    work.write_text(text.replace("fewest_bits_within_tolerance=...", "fewest_bits_within_tolerance=4", 1))
+    assert work.read_text() != text
+    assert tito("submit", "--learner", "Ada") == 0
+    told = capsys.readouterr().out
+    assert "Still three dots" in told
+    assert "fewest_bits_within_tolerance" not in told
+    journal = json.loads((solved / "journal.json").read_text())["entries"]
+    assert {"kind": "claim", "step": 3, "name": "fewest_bits_within_tolerance", "value": 4} in journal

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -73,23 +74,43 @@ def _cell(raw: Any) -> Cell:
     return Cell(role, raw.source, str(grading.get("grade_id", "")), float(grading.get("points", 0)), tags)
 
 
-def open_guesses(cells: list[Cell]) -> set[str]:
-    """Names in calls of predict() and claim() that still have three dots as their value."""
-    found = set()
+@dataclass(frozen=True)
+class Said:
+    """A call of predict() or claim() in a cell: what it says, and the names that still have three dots."""
+
+    kind: Literal["prediction", "claim"]
+    step: int
+    values: dict[str, bool | int | float | str]
+    open: tuple[str, ...]
+
+
+_SAYING: dict[str, Literal["prediction", "claim"]] = {"predict": "prediction", "claim": "claim"}
+
+
+def said_in(cells: list[Cell]) -> Iterator[Said]:
+    """What the calls of predict() and claim() say, read and not executed; only plain values are taken."""
     for cell in cells:
-        if cell.role == "text" or not ("predict(" in cell.text or "claim(" in cell.text):
+        if cell.role == "text" or not any(f"{name}(" in cell.text for name in _SAYING):
             continue
         for node in ast.walk(_parse(cell)):
-            if (
-                isinstance(node, ast.Call)
-                and isinstance(node.func, ast.Name)
-                and node.func.id in ("predict", "claim")
+            if not (
+                isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _SAYING
             ):
-                found |= {
-                    each.arg or "" for each in node.keywords
-                    if isinstance(each.value, ast.Constant) and each.value.value is ...
-                }  # fmt: skip
-    return found
+                continue
+            step = node.args[0].value if node.args and isinstance(node.args[0], ast.Constant) else None
+            given = {each.arg: _plain(each.value) for each in node.keywords if each.arg}
+            if isinstance(step, int):
+                values = {k: v for k, v in given.items() if isinstance(v, bool | int | float | str)}
+                yield Said(
+                    _SAYING[node.func.id], step, values, tuple(k for k, v in given.items() if v is ...)
+                )
+
+
+def _plain(node: ast.expr) -> object:
+    try:
+        return ast.literal_eval(node)
+    except (ValueError, TypeError, MemoryError, RecursionError):
+        return None
 
 
 def definitions(cells: list[Cell]) -> str:

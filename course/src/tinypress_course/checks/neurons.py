@@ -94,6 +94,12 @@ def _networks(draw: Draw) -> Iterator[Case]:
 
 
 @once
+def _in_training(draw: Draw) -> Iterator[Case]:
+    model = {**_deep(draw.seed), "training": True}
+    yield _case(model, draw.normal(3, 4), "fc1", 0.5, "a network in training mode, with a batch norm")
+
+
+@once
 def _networks_hidden(draw: Draw) -> Iterator[Case]:
     more = draw.seed + 50
     yield _case(_deep(more, 9), draw.normal(3, 4, salt=1), "fc1", 0.7, "another network")
@@ -348,6 +354,7 @@ CHECKS = (
         _all(_runs, _number, _least, _with_it, _computes),
         hidden=True,
     ),
+    Check(PRUNE, "takes along the same in training mode", _in_training, seen(_with_it)),
     Check(PRUNE, "changes nothing at ratio 0", _nothing, _all(_runs, _number, _with_it, _computes)),
     Check(PRUNE, "tells the new widths in the layers' attributes", _networks, seen(_attributes)),
     Check(PRUNE, "leaves the network that came in as it was", _networks, seen(_untouched)),

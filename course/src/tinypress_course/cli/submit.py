@@ -12,11 +12,11 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from tinypress_course.cells import definitions, open_guesses, read_cells
+from tinypress_course.cells import definitions, read_cells, said_in
 from tinypress_course.cli.options import ModuleName
 from tinypress_course.errors import CourseError
 from tinypress_course.files import write_bytes
-from tinypress_course.journal import read_journal
+from tinypress_course.journal import read_journal, write_entries
 from tinypress_course.module import JOURNAL, MODULE, SOURCE, find_module, work_file
 
 _MOMENT = (1980, 1, 1, 0, 0, 0)  # equal work gives an equal file
@@ -39,6 +39,10 @@ def submit(
     definitions(cells)  # what cannot be read could not be graded
     solutions = [cell for cell in cells if cell.role == "solution"]
     blank = sum("raise NotImplementedError()" in cell.text for cell in solutions)
+    said = list(said_in(cells))
+    for each in said:  # so that nobody has to run minutes of measurements again to write a sentence down
+        if each.kind == "claim":
+            write_entries(folder / JOURNAL, "claim", each.step, each.values)
     journal = read_journal(folder / JOURNAL)
     content = {
         "submission.json": json.dumps({"format": 1, "learner": learner, "module": MODULE}),
@@ -62,10 +66,10 @@ def submit(
         f"{kinds.count('measurement')} measurements and {kinds.count('claim')} claims. Hand it in.",
         highlight=False, soft_wrap=True,
     )  # fmt: skip
-    open_ = sorted(open_guesses(cells))
+    open_ = [name for each in said for name in each.open]
     if open_:
         Console().print(
-            f"Still three dots, and worth points: {', '.join(open_)}. Fill in, run their cells, submit again.",
+            f"Still three dots, and worth points: {', '.join(open_)}. Fill them in and submit again.",
             highlight=False, soft_wrap=True,
         )  # fmt: skip
     return 0

@@ -77,6 +77,7 @@ def _prune(
     any_layer: bool = False,
     last_too: bool = False,
     runs: bool = True,
+    run_itself: bool = False,
     score: Callable[[nn.Module, nn.Module | None, Tensor], Tensor] = lambda cut, reader, scores: scores,
 ) -> Compressed:
     """Removing neurons with places for mistakes; with none of them it agrees with the statement."""
@@ -133,7 +134,7 @@ def _prune(
         _tell_width(reader_of, "in", 1)
     if runs:
         with torch.no_grad():
-            pruned(*example_inputs)
+            (pruned if run_itself else copy.deepcopy(pruned).eval())(*example_inputs)
     return Compressed(pruned, changes=(Change(layer, "neurons", *told(width, len(keep))),))
 
 
@@ -198,6 +199,12 @@ def _broken(name: str, says: str, **mistake: Any) -> tuple[Misconception, Miscon
 
 
 MISCONCEPTIONS: tuple[Misconception, ...] = (
+    _m(
+        "run in training mode",
+        "You run the result itself. In training mode that moves the averages of its batch norms: run a copy, or in "
+        "evaluation mode.",
+        run_itself=True,
+    ),
     _m(
         "most important removed",
         "You remove the neurons that matter most, and keep those that matter least.",
