@@ -14,10 +14,10 @@ demo: $(STAMP)
 	$(BIN)/tinypress demo --out runs/demo
 
 test: lint
-	$(BIN)/pytest -n auto --dist loadfile -m "not slow"
+	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder -m "not slow"
 
 test-all: lint
-	$(BIN)/pytest -n auto --dist loadfile
+	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
 	$(MAKE) supported
 
 supported: $(STAMP)

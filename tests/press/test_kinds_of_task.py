@@ -87,7 +87,7 @@ def regression() -> Task:
 def embeddings() -> Task:
     def split(count: int, seed: int) -> Split:
         generator = torch.Generator().manual_seed(seed)
-        x = torch.randn(count, 6, 8, generator=generator)
+        x = torch.randn(count, 6, 5, generator=generator)
         places = torch.randn(5, 8, generator=torch.Generator().manual_seed(9))
         return Split((x,), nn.functional.normalize(x.mean(1) @ places, dim=-1))
 
