@@ -136,7 +136,8 @@ ZOO: dict[str, Callable[[], Built]] = {
     "Swin": _of(
         "SwinForImageClassification",
         transformers.SwinConfig(
-            image_size=32, patch_size=2, embed_dim=16, depths=[2, 2], num_heads=[2, 4], window_size=4, num_labels=5
+            image_size=32, patch_size=2, embed_dim=16, depths=[2, 2], num_heads=[2, 4], window_size=4, num_labels=5,
+            attn_implementation="eager",  # torch's exporter refuses the other, pruned or not
         ),
         _image(32),
     ),
