@@ -89,7 +89,7 @@ def _own(model: Callable[[], nn.Module], *shape: int) -> Callable[[], Built]:
 def _t5() -> Built:
     config = transformers.T5Config(
         vocab_size=50, d_model=24, d_kv=6, d_ff=40, num_layers=2, num_heads=4, feed_forward_proj="gated-gelu",
-        decoder_start_token_id=0, use_cache=False,
+        decoder_start_token_id=0, use_cache=False, attn_implementation="eager",
     )  # fmt: skip
     return Heard(transformers.T5ForConditionalGeneration(config), sound=False), (_words(), _words(5))
 
