@@ -47,7 +47,6 @@ def read_raw(path: Path) -> Any:
     try:
         text = path.read_bytes().decode("utf-8-sig")
         notebook = jupytext.reads(text, fmt="ipynb" if path.suffix == ".ipynb" else "py:percent")
-        text.encode()
         for each in notebook.cells:
             each.source.encode()
             _cell(each)

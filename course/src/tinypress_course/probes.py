@@ -34,11 +34,16 @@ def call(functions: Functions, function: str, inputs: Inputs) -> dict[str, Plain
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # whatever a learner's function raises is an answer too, exit() as well
-        kinds = [kind.__name__ for kind in type(error).__mro__ if issubclass(kind, BaseException)]
-        said = _said(error)
-        if kinds[0] == "NotImplementedError" and said:  # torch's own; the exercise's says nothing
-            kinds = kinds[1:]
-        return {"error": kinds[0], "kinds": kinds, "message": said}
+        return described(error)
+
+
+def described(error: BaseException) -> dict[str, Plain]:
+    """An error as an answer: its class, those above it, and its text."""
+    kinds = [kind.__name__ for kind in type(error).__mro__ if issubclass(kind, BaseException)]
+    said = _said(error)
+    if kinds[0] == "NotImplementedError" and said:  # torch's own; the exercise's says nothing
+        kinds = kinds[1:]
+    return {"error": kinds[0], "kinds": kinds, "message": said}
 
 
 def _said(error: BaseException) -> str:

@@ -76,17 +76,16 @@ def stand(
     with torch_as_it_was():
         namespace, broken = run_cells(cells, work.name)
     broken |= _missing(module, namespace, broken)
-    texts = texts_of(cells, module.functions)
+    texts, points = texts_of(cells, module.functions), points_of(cells)
     attempts, results = read_attempts(work.parent), []
     for function in functions if functions is not None else module.functions:
         note(function)
         if function in broken:
-            points = points_of(cells).get(function, 0.0)
             feedback = unreadable(function, str(broken[function]))
-            result = Result(function, module.step_of(function).number, points, feedback)
+            result = Result(function, module.step_of(function).number, points.get(function, 0.0), feedback)
         else:
             with torch_as_it_was():
-                (result,) = judged(module, [function], namespace, points_of(cells))
+                (result,) = judged(module, [function], namespace, points)
         results.append(result)
         if result.written and not result.holds:
             attempts = with_attempt(attempts, function, texts.get(function, ""))

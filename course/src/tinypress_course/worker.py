@@ -120,7 +120,7 @@ def session(handed: int) -> None:
         try:
             send(outgoing, answer)
         except BaseException as error:  # whatever came back may be impossible to send
-            send(outgoing, _described(error))
+            send(outgoing, probes.described(error))
 
 
 def _executed(name: str, text: str, functions: dict[str, Any]) -> str:
@@ -136,12 +136,7 @@ def _answer(functions: Mapping[str, Any], asked: Plain) -> dict[str, Plain]:
     try:
         return probes.call(functions, asked["function"], asked["inputs"])
     except BaseException as error:
-        return _described(error)
-
-
-def _described(error: BaseException) -> dict[str, Plain]:
-    kinds = [kind.__name__ for kind in type(error).__mro__ if issubclass(kind, BaseException)]
-    return {"error": kinds[0], "kinds": kinds, "message": str(error)[:500]}
+        return probes.described(error)
 
 
 def scout() -> None:

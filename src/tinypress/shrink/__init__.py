@@ -1,10 +1,11 @@
 """Remove neurons: structured pruning that makes a network smaller in every runtime."""
 
+from tinypress.shrink.budget import Budget
 from tinypress.shrink.factorize import factorize_model
 from tinypress.shrink.groups import Group, Slice, find_groups
 from tinypress.shrink.importance import Importance, compute_neuron_importance
 from tinypress.shrink.neurons import prune_layer_neurons, shrink_model
-from tinypress.shrink.structured import Budget, prune_structured
+from tinypress.shrink.structured import prune_structured
 
 __all__ = [
     "Budget",

@@ -17,7 +17,7 @@ from tinypress.errors import InputError, ModelError
 from tinypress.facts import Change, Compressed, Note
 from tinypress.graph import check_example
 from tinypress.layers import can_be_paired, copy_model, paired, replace_module
-from tinypress.shrink.keep import check_paths
+from tinypress.shrink.keep import check_paths, held_by
 
 
 def factorize_model(
@@ -116,7 +116,7 @@ def _candidates(model: nn.Module, pair: str, keep: Sequence[str]) -> tuple[dict[
     for path, layer in model.named_modules():
         if not path or not can_be_paired(layer, pair):  # type: ignore[arg-type]
             continue
-        if any(f"{path}.".startswith(f"{kept}.") for kept in keep):
+        if held_by([path], keep) is not None:
             notes.append(_kept(path, "as asked"))
         elif any(uses[id(parameter)] > 1 for parameter in layer.parameters()):
             notes.append(_kept(path, "it shares its weight with another layer"))

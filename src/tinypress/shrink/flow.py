@@ -113,14 +113,9 @@ class Flow:
         """Note what happened to the labels of a dimension."""
         self._marks.setdefault(mark, []).append(labels)
 
-    def is_marked(self, mark: Mark, labels: Labels) -> bool:
-        """Whether the mark was left on one of the classes of ``labels``."""
-        roots = {self.find(int(label)) for label in np.unique(labels)}
-        return any(
-            self.find(int(label)) in roots
-            for marked in self._marks.get(mark, ())
-            for label in np.unique(marked)
-        )
+    def marked(self, mark: Mark) -> set[int]:
+        """The labels that stand for the classes on which the mark was left."""
+        return {self.find(int(label)) for labels in self._marks.get(mark, ()) for label in np.unique(labels)}
 
     def norm(self, node: Node, labels: Labels) -> None:
         """Statistics run over this dimension."""

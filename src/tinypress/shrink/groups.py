@@ -150,11 +150,16 @@ def survey(traced: Traced, model: nn.Module, *, exact: bool = True, units: Units
 def _axes(asked: Flow, units: Units) -> dict[str, int]:
     """Which new dimension of each view tells neurons apart, by what later operations did with each."""
     axes = {}
+    batches, sums = asked.marked("batch of a product"), asked.marked("summed in a product")
+
+    def among(marked: set[int], labels: Labels) -> bool:
+        return any(asked.find(int(label)) in marked for label in labels)
+
     for name, dims in asked.splits.items():
         open_ = [i for i, labels in dims.items() if asked.is_free(labels)]
-        batch = [i for i in dims if asked.is_marked("batch of a product", dims[i])]
+        batch = [i for i in dims if among(batches, dims[i])]
         wide = [i for i in open_ if len(dims[i]) > 1 and i not in batch]
-        summed = [i for i in wide if asked.is_marked("summed in a product", dims[i])]
+        summed = [i for i in wide if among(sums, dims[i])]
         others = [i for i in wide if i not in summed]
         # heads leave whole or not at all, also a single one
         choices = (batch or others or summed) if units == "heads" else (wide or batch)

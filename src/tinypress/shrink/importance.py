@@ -19,15 +19,15 @@ Importance = Literal["l1", "l2", "variance", "activation", "random"]
 METHODS: tuple[str, ...] = get_args(Importance)
 
 
-def check_method(call: str, method: object) -> None:
-    """Raises InputError, naming the nearest one, where ``method`` is none of ``METHODS``."""
-    if method in METHODS:
+def check_method(call: str, method: object, methods: tuple[str, ...] = METHODS) -> None:
+    """Raises InputError, naming the nearest one, where ``method`` is none of ``methods``."""
+    if method in methods:
         return
-    near = difflib.get_close_matches(str(method), METHODS, 1)
+    near = difflib.get_close_matches(str(method), methods, 1)
     raise InputError(
         call,
         f"there is no importance {method!r}",
-        (f"Did you mean {near[0]!r}? " if near else "") + f"Choose one of {', '.join(METHODS)}",
+        (f"Did you mean {near[0]!r}? " if near else "") + f"Choose one of {', '.join(methods)}",
     )
 
 

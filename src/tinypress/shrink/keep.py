@@ -11,6 +11,11 @@ from tinypress.errors import ModelError
 from tinypress.shrink.groups import has_neurons
 
 
+def held_by(paths: Sequence[str], keep: Sequence[str]) -> str | None:
+    """The first of ``paths`` that is named in ``keep`` or lies in a module that is; None if there is none."""
+    return next((path for path in paths for kept in keep if f"{path}.".startswith(f"{kept}.")), None)
+
+
 def check_paths(call: str, model: nn.Module, paths: Sequence[object]) -> None:
     """Check that each of ``paths`` is a module of the network.
 

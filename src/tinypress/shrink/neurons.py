@@ -16,7 +16,7 @@ from tinypress.protocols import Shrink
 from tinypress.shrink.activity import record_activity
 from tinypress.shrink.groups import Group, Survey, has_neurons, neuron_dim, note, survey
 from tinypress.shrink.importance import Importance, check_method, group_importance, least_important
-from tinypress.shrink.keep import check_paths
+from tinypress.shrink.keep import check_paths, held_by
 from tinypress.shrink.surgery import Cut, Outcome, check_forward, operate
 
 
@@ -114,7 +114,7 @@ def shrink_model(
     notes = tuple(note(layer, fence, model) for layer, fence in found.left.items())
     chosen, kept = [], []
     for group in found.groups:
-        held = next((p for p in group.producers for k in keep if f"{p}.".startswith(f"{k}.")), None)
+        held = held_by(group.producers, keep)
         odd = next((p for p in group.producers if not has_neurons(model.get_submodule(p))), None)
         if odd is not None and (importance == "activation" or shrink is not prune_layer_neurons):
             kind = type(model.get_submodule(odd)).__name__

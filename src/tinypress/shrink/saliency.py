@@ -8,7 +8,6 @@ the loss already and are summed as they are, so that they also compare between g
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from tinypress.errors import InputError, ModelError
+from tinypress.layers import copy_model
 from tinypress.shrink.groups import Group, Slice
 
 Saliency = Literal["l1", "l2", "scale", "fpgm", "taylor", "hessian", "activation", "wanda", "random"]
@@ -41,18 +41,6 @@ class Evidence:
     energy: Mapping[int, Tensor] = field(default_factory=dict)
 
 
-def check_saliency(call: str, saliency: object) -> None:
-    """Raises InputError, naming the nearest one, where ``saliency`` is none of ``SALIENCIES``."""
-    if saliency in SALIENCIES:
-        return
-    near = difflib.get_close_matches(str(saliency), SALIENCIES, 1)
-    raise InputError(
-        call,
-        f"there is no importance {saliency!r}",
-        (f"Did you mean {near[0]!r}? " if near else "") + f"Choose one of {', '.join(SALIENCIES)}",
-    )
-
-
 def gradients(call: str, model: nn.Module, losses: Sequence[Loss]) -> Evidence:
     """Gradients of each of ``losses``, one for each batch, on a copy in evaluation mode.
 
@@ -66,30 +54,25 @@ def gradients(call: str, model: nn.Module, losses: Sequence[Loss]) -> Evidence:
             "this importance needs the loss on some data",
             "Give losses=[lambda model: loss(model(inputs), targets), ...], one for each batch; or choose 'l2'",
         )
+    model = copy_model(model).eval()
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    training = {module: module.training for module in model.modules()}
-    model.eval()
     gradient = {name: torch.zeros_like(p) for name, p in named.items()}
     square = {name: torch.zeros_like(p) for name, p in named.items()}
-    try:
-        for loss in losses:
-            with torch.enable_grad():
-                value = loss(model)
-            if not isinstance(value, Tensor) or value.numel() != 1 or not bool(torch.isfinite(value)):
-                shown = value if not isinstance(value, Tensor) or value.numel() == 1 else tuple(value.shape)
-                raise ModelError(
-                    call,
-                    f"a loss is {shown}, not one finite number",
-                    "Give losses that are means over a batch",
-                )
-            found = torch.autograd.grad(value, list(named.values()), allow_unused=True)
-            for (name, _), each in zip(named.items(), found, strict=True):
-                if each is not None:
-                    gradient[name] += each
-                    square[name] += each.square()
-    finally:
-        for module, mode in training.items():
-            module.training = mode
+    for loss in losses:
+        with torch.enable_grad():
+            value = loss(model)
+        if not isinstance(value, Tensor) or value.numel() != 1 or not bool(torch.isfinite(value)):
+            shown = value if not isinstance(value, Tensor) or value.numel() == 1 else tuple(value.shape)
+            raise ModelError(
+                call,
+                f"a loss is {shown}, not one finite number",
+                "Give losses that are means over a batch",
+            )
+        found = torch.autograd.grad(value, list(named.values()), allow_unused=True)
+        for (name, _), each in zip(named.items(), found, strict=True):
+            if each is not None:
+                gradient[name] += each
+                square[name] += each.square()
     return Evidence(gradient=gradient, square=square)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -12,20 +11,21 @@ from torch import Tensor, nn
 from tinypress.errors import InputError, ModelError
 from tinypress.facts import Change, Compressed, Note
 from tinypress.graph import Traced, trace
-from tinypress.layers import copy_model
+from tinypress.shrink.budget import Budget, Limit, limit_of
 from tinypress.shrink.choose import Block, Cuts, blocks_of, by_budget, by_rank, by_share, cuts_of
-from tinypress.shrink.costs import Cost, costing
+from tinypress.shrink.costs import Cost, Costing, costing
 from tinypress.shrink.groups import Survey, Units, note, survey
-from tinypress.shrink.keep import check_paths
+from tinypress.shrink.importance import check_method
+from tinypress.shrink.keep import check_paths, held_by
 from tinypress.shrink.observe import activities
 from tinypress.shrink.reference import removed_labels
 from tinypress.shrink.saliency import (
     OF_ACTIVATIONS,
     OF_THE_LOSS,
+    SALIENCIES,
     Evidence,
     Loss,
     Saliency,
-    check_saliency,
     gradients,
     score_units,
 )
@@ -36,27 +36,12 @@ Recover = Callable[[nn.Module, int], nn.Module]
 
 
 @dataclass(frozen=True)
-class Budget:
-    """The most that the network may cost; give one of the four.
-
-    ``parameters``, ``bytes`` and ``macs`` are whole numbers, or a fraction 0..1 of what the network costs now.
-    ``latency_ms`` is what ``measure`` returns, in milliseconds of the runtime that will run the network.
-    """
-
-    parameters: float | None = None
-    bytes: float | None = None
-    macs: float | None = None
-    latency_ms: float | None = None
-    measure: Callable[[nn.Module], float] | None = None
-
-
-@dataclass(frozen=True)
 class _Plan:
     """What was asked for, checked."""
 
     call: str
     ratio: float | None
-    budget: tuple[Cost | Literal["latency_ms"], float] | None
+    budget: Limit | None
     measure: Callable[[nn.Module], float] | None
     importance: Saliency
     together: bool
@@ -185,7 +170,7 @@ def _checked(
         raise InputError(
             call, f"ratio is {ratio!r}, not a fraction with 0 <= ratio < 1", "Give the fraction to remove"
         )
-    check_saliency(call, importance)
+    check_method(call, importance, SALIENCIES)
     choices = (
         (scope, ("group", "global")),
         (per, (None, "parameters", "bytes", "macs")),
@@ -201,26 +186,9 @@ def _checked(
     assert isinstance(min_width, int)
     check_paths(call, model, keep)
     return _Plan(
-        call, ratio, _limit(call, budget), budget.measure if budget else None, importance, scope == "global",
+        call, ratio, limit_of(call, budget), budget.measure if budget else None, importance, scope == "global",
         per, tuple(keep), exact, units, multiple, min_width, seed,
     )  # fmt: skip
-
-
-def _limit(call: str, budget: Budget | None) -> tuple[Cost | Literal["latency_ms"], float] | None:
-    if budget is None:
-        return None
-    named = {
-        "parameters": budget.parameters, "bytes": budget.bytes, "macs": budget.macs, "latency_ms": budget.latency_ms
-    }  # fmt: skip
-    given = [(name, most) for name, most in named.items() if most is not None]
-    if len(given) != 1:
-        raise InputError(call, f"the budget names {len(given)} costs", "Name one, such as Budget(macs=0.5)")
-    name, most = given[0]
-    if isinstance(most, bool) or not isinstance(most, int | float) or not most > 0 or not math.isfinite(most):
-        raise InputError(call, f"the budget of {name} is {most!r}", "Give a number above 0")
-    if (name == "latency_ms") != (budget.measure is not None):
-        raise InputError(call, "latency_ms and measure go together", "Give both, or neither")
-    return name, float(most)  # type: ignore[return-value]
 
 
 def _in_numbers(plan: _Plan, traced: Traced, found: Survey, model: nn.Module) -> _Plan:
@@ -258,7 +226,7 @@ def _evidence(
     losses: Sequence[Loss],
 ) -> Evidence:
     if plan.importance in OF_THE_LOSS:
-        return gradients(plan.call, copy_model(model), losses)
+        return gradients(plan.call, model, losses)
     if plan.importance in OF_ACTIVATIONS:
         return activities(plan.call, traced, found, model, calibration)
     return Evidence()
@@ -267,13 +235,14 @@ def _evidence(
 def _step(plan: _Plan, traced: Traced, found: Survey, model: nn.Module, evidence: Evidence) -> Compressed:
     notes = [note(layer, fence, model) for layer, fence in found.left.items()]
     blocks: list[list[Block]] = []
+    cost = None if plan.per is None else costing(traced, found, model, plan.per)
     for number, group in enumerate(found.groups):
-        held = next((p for p in group.producers for k in plan.keep if f"{p}.".startswith(f"{k}.")), None)
+        held = held_by(group.producers, plan.keep)
         if held is not None:
             text = f"{', '.join(group.producers)}: all units are kept as asked (keep={held!r})"
             notes.append(Note("TP303", "note", group.producers[0], text))
             continue
-        own = _blocks(plan, traced, found, model, evidence, number)
+        own = _blocks(plan, found, model, evidence, number, cost)
         if own:
             blocks.append(own)
         else:
@@ -293,15 +262,14 @@ def _step(plan: _Plan, traced: Traced, found: Survey, model: nn.Module, evidence
 
 
 def _blocks(
-    plan: _Plan, traced: Traced, found: Survey, model: nn.Module, evidence: Evidence, number: int
+    plan: _Plan, found: Survey, model: nn.Module, evidence: Evidence, number: int, cost: Costing | None
 ) -> list[Block]:
     group = found.groups[number]
     scores = score_units(model, group, number, plan.importance, evidence, plan.seed)
     if plan.importance not in OF_THE_LOSS and float(scores.mean()) > 0:
         scores = scores / scores.mean()
     price = 1.0
-    if plan.per is not None:
-        cost = costing(traced, found, model, plan.per)
+    if cost is not None:
         nothing, one = (cost(removed_labels(found, cut)) for cut in ({}, {number: (0,)}))
         price = max(nothing - one, 1) / max(nothing, 1)
     return blocks_of(number, group, scores, multiple=plan.multiple, min_width=plan.min_width, price=price)

@@ -79,13 +79,9 @@ def _operated(
 
 def _differs(model: nn.Module, traced: Traced, due: Sequence[Tensor]) -> str | None:
     """What goes wrong when ``model`` runs, or how far from ``due`` it is; None if it is right but for rounding."""
-    try:
-        outputs = tensors_of(forward_eval(model, traced.example))
-    except Exception as error:  # whatever the user's forward() raises
-        return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-    shapes, right = [tuple(x.shape) for x in outputs], [tuple(x.shape) for x in due]
-    if shapes != right:
-        return f"its output has shapes {shapes}, not {right}"
+    outputs = _attempt(model, traced.example, [tuple(x.shape) for x in due])
+    if isinstance(outputs, str):
+        return outputs
     for got, want in zip(outputs, due, strict=True):
         if not want.is_floating_point():
             continue
@@ -96,30 +92,27 @@ def _differs(model: nn.Module, traced: Traced, due: Sequence[Tensor]) -> str | N
     return None
 
 
-_TOLERANCE = {
-    True: 1e-9,
-    False: 1e-2,
-}  # in float64; in fewer bits the order of a sum moves deep networks more
+# In float64, and in fewer bits, where the order of a sum moves deep networks more.
+_TOLERANCE = {True: 1e-9, False: 1e-2}
 
 
-def _output_shapes(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> list[tuple[int, ...]]:
-    return [tuple(x.shape) for x in tensors_of(forward_eval(model, example_inputs))]
-
-
-def _failure(
+def _attempt(
     model: nn.Module, example_inputs: tuple[Tensor, ...], shapes: list[tuple[int, ...]]
-) -> str | None:
-    """What goes wrong in the forward pass, None if the output keeps its shapes."""
+) -> tuple[Tensor, ...] | str:
+    """What the forward pass returns, or what goes wrong in it: an error, or other shapes."""
     try:
-        now = _output_shapes(model, example_inputs)
+        outputs = tensors_of(forward_eval(model, example_inputs))
     except Exception as error:  # whatever the user's forward() raises
         return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-    return None if now == shapes else f"its output has shapes {now}, not {shapes}"
+    now = [tuple(x.shape) for x in outputs]
+    return outputs if now == shapes else f"its output has shapes {now}, not {shapes}"
 
 
 def check_forward(model: nn.Module, original: nn.Module, example_inputs: tuple[Tensor, ...]) -> str | None:
     """What goes wrong when ``model`` runs in place of ``original``, None if the output keeps its shapes."""
-    return _failure(model, example_inputs, _output_shapes(original, example_inputs))
+    shapes = [tuple(x.shape) for x in tensors_of(forward_eval(original, example_inputs))]
+    outputs = _attempt(model, example_inputs, shapes)
+    return outputs if isinstance(outputs, str) else None
 
 
 def cut_out(model: nn.Module, cuts: Sequence[Cut]) -> nn.Module:

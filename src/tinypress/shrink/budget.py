@@ -1,0 +1,53 @@
+"""The most that a pruned network may cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import nn
+
+from tinypress.errors import InputError
+from tinypress.shrink.costs import Cost
+
+Limit = tuple[Cost | Literal["latency_ms"], float]
+"""What is limited, and to how much."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The most that the network may cost; give one of the four.
+
+    ``parameters``, ``bytes`` and ``macs`` are whole numbers, or a fraction 0..1 of what the network costs now.
+    ``latency_ms`` is what ``measure`` returns, in milliseconds of the runtime that will run the network.
+    """
+
+    parameters: float | None = None
+    bytes: float | None = None
+    macs: float | None = None
+    latency_ms: float | None = None
+    measure: Callable[[nn.Module], float] | None = None
+
+
+def limit_of(call: str, budget: Budget | None) -> Limit | None:
+    """The one cost that ``budget`` names, checked.
+
+    Raises:
+        InputError: it names none or several, no number above 0, or a latency without how to measure it.
+    """
+    if budget is None:
+        return None
+    named = {
+        "parameters": budget.parameters, "bytes": budget.bytes, "macs": budget.macs, "latency_ms": budget.latency_ms
+    }  # fmt: skip
+    given = [(name, most) for name, most in named.items() if most is not None]
+    if len(given) != 1:
+        raise InputError(call, f"the budget names {len(given)} costs", "Name one, such as Budget(macs=0.5)")
+    name, most = given[0]
+    if isinstance(most, bool) or not isinstance(most, int | float) or not most > 0 or not math.isfinite(most):
+        raise InputError(call, f"the budget of {name} is {most!r}", "Give a number above 0")
+    if (name == "latency_ms") != (budget.measure is not None):
+        raise InputError(call, "latency_ms and measure go together", "Give both, or neither")
+    return name, float(most)  # type: ignore[return-value]
