@@ -8,6 +8,7 @@ from tinypress.press.compare import compare_compression_techniques, standard_rec
 from tinypress.press.engine import Engine
 from tinypress.press.pipeline import press
 from tinypress.press.recipe import Recipe
+from tinypress.press.smaller import onnx_latency
 from tinypress.press.verify import verify
 from tinypress.prune import calculate_sparsity, prune_model_by_magnitude, prune_weights_by_magnitude
 from tinypress.quantize import dequantize_layer_weights, quantize_layer_weights, quantize_model
@@ -46,6 +47,7 @@ __all__ = [
     "dequantize_layer_weights",
     "factorize_model",
     "find_task",
+    "onnx_latency",
     "press",
     "prune_layer_neurons",
     "prune_model_by_magnitude",

@@ -13,11 +13,23 @@ from tinypress.errors import InputError, ModelError, TaskError
 from tinypress.facts import Change, Compressed
 from tinypress.layers import owned_tensors, rebuild, structure
 from tinypress.press.engine import Engine
-from tinypress.press.recipe import Distill, Magnitude, Quantize, Recipe, Recover, Shrink, Step, Student
+from tinypress.press.recipe import (
+    Distill,
+    Factorize,
+    Magnitude,
+    Quantize,
+    Recipe,
+    Recover,
+    Shrink,
+    Step,
+    Structured,
+    Student,
+)
+from tinypress.press.smaller import factorized, structured
 from tinypress.protocols import Loss
 from tinypress.prune import keep_zeros, prune_model_by_magnitude, prune_weights_at_random
 from tinypress.quantize import quantize_model
-from tinypress.shrink import shrink_model
+from tinypress.shrink import OF_THE_LOSS, shrink_model
 from tinypress.task import Task
 from tinypress.train.loop import Progress, Schedule, fit, silent, supervised
 
@@ -37,12 +49,19 @@ def check_task(bench: Bench, recipe: Recipe) -> None:
     task = bench.task
     call = f"recipe {recipe.name!r} on task {task.name!r}"
     for step in recipe.steps:
-        if isinstance(step, Recover | Distill) and (task.train is None or task.loss is None):
+        trains = isinstance(step, Recover | Distill) or (isinstance(step, Structured) and step.rounds > 1)
+        if trains and (task.train is None or task.loss is None):
             missing = "train data" if task.train is None else "loss"
             raise TaskError(
                 call,
                 f"{step.technique!r} trains, and the task gives no {missing}",
                 "Add it to the Task, or leave the step out",
+            )
+        if isinstance(step, Structured) and step.importance in OF_THE_LOSS and task.loss is None:
+            raise TaskError(
+                call,
+                f"importance {step.importance!r} is worked out from the loss, and the task gives none",
+                "Add loss to the Task, or choose 'l2'",
             )
         if isinstance(step, Student) and task.build is None:
             raise TaskError(
@@ -66,6 +85,11 @@ def apply_step(step: Step, before: Compressed, bench: Bench, *, from_scratch: bo
             after = _prune(step, before, bench)
         case Shrink():
             after = _shrink(step.ratio, step.importance, before, bench)
+        case Structured():
+            after = structured(step, before, bench.task, bench.seed, bench.progress)
+            after = _join(before, after, pruned=before.pruned)
+        case Factorize():
+            after = _join(before, factorized(step, before, bench.task), pruned=before.pruned)
         case Student():
             after = _student(step, bench)
         case Recover():
