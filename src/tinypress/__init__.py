@@ -18,6 +18,7 @@ from tinypress.shrink import (
     factorize_model,
     prune_layer_neurons,
     prune_structured,
+    remove_layers,
 )
 from tinypress.task import Split, Task, split_from
 from tinypress.tasks.find import find_task
@@ -53,6 +54,7 @@ __all__ = [
     "prune_weights_by_magnitude",
     "quantize_layer_weights",
     "quantize_model",
+    "remove_layers",
     "split_from",
     "standard_recipes",
     "train_with_distillation",

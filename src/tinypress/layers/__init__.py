@@ -1,6 +1,7 @@
 """Layers as plain data. A technique that replaces tensors calls ``fit_attributes``; the archive writes
 ``structure(model)`` beside the weights and, to open them, loads them into ``rebuild(stock, shapes)``."""
 
+from tinypress.layers.depth import Zero, kept_entries, shorten
 from tinypress.layers.pairs import can_be_paired, paired
 from tinypress.layers.rebuild import rebuild
 from tinypress.layers.widths import (
@@ -21,11 +22,13 @@ from tinypress.layers.widths import (
 __all__ = [
     "LayerShape",
     "Size",
+    "Zero",
     "attributes_of",
     "can_be_paired",
     "can_resize",
     "copy_model",
     "fit_attributes",
+    "kept_entries",
     "own_widths",
     "owned_tensors",
     "paired",
@@ -33,5 +36,6 @@ __all__ = [
     "rebuild",
     "replace_module",
     "set_width",
+    "shorten",
     "structure",
 ]

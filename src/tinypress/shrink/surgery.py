@@ -73,13 +73,15 @@ def _operated(
     gone = removed_labels(found, {found.groups.index(cut.group): cut.units for cut in cuts})
     due = masked_outputs(traced, found, model, gone)
     smaller = cut_out(model, cuts)
-    failure = adapt(smaller, sizes_by_module(traced, found, gone), lambda cut: _differs(cut, traced, due))
+    failure = adapt(
+        smaller, sizes_by_module(traced, found, gone), lambda cut: difference(cut, traced.example, due)
+    )
     return smaller, failure
 
 
-def _differs(model: nn.Module, traced: Traced, due: Sequence[Tensor]) -> str | None:
+def difference(model: nn.Module, example_inputs: tuple[Tensor, ...], due: Sequence[Tensor]) -> str | None:
     """What goes wrong when ``model`` runs, or how far from ``due`` it is; None if it is right but for rounding."""
-    outputs = _attempt(model, traced.example, [tuple(x.shape) for x in due])
+    outputs = _attempt(model, example_inputs, [tuple(x.shape) for x in due])
     if isinstance(outputs, str):
         return outputs
     for got, want in zip(outputs, due, strict=True):
