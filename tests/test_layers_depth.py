@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from tinypress.errors import ModelError
-from tinypress.layers import LayerShape, Zero, rebuild, replace_module, shorten, structure
+from tinypress.layers import LayerShape, Zero, rebuild, replace_module, shorten, stock_path, structure
 
 
 class Layer(nn.Module):
@@ -61,6 +61,19 @@ def test_it_is_rebuilt_from_json_with_all_that_counts_the_layers():
     made = again(model)
     assert [each.number for each in made.stages[0].layers] == [1]
     assert (made.config.num_hidden_layers, made.config.layer_types) == (1, ["b"])
+
+
+def test_a_stock_that_was_shortened_before_serves_too():
+    stock = Net()
+    shorten(stock, "stages.0.layers", [1, 2, 3])
+    model = rebuild(stock, structure(stock))
+    assert structure(model) == structure(stock)
+    shorten(model, "stages.0.layers", [0, 2])
+    assert stock_path(model, "stages.0.layers.1.linear") == "stages.0.layers.3.linear"
+    made = rebuild(stock, structure(model))
+    assert [each.number for each in made.stages[0].layers] == [1, 3]
+    with pytest.raises(ModelError):
+        rebuild(stock, [LayerShape("stages.0.layers", "ModuleList", {"kept": [0]}, {}), *structure(stock)])
 
 
 def test_zero_is_zero_in_every_dtype_and_holds_nothing():

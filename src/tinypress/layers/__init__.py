@@ -1,7 +1,7 @@
 """Layers as plain data. A technique that replaces tensors calls ``fit_attributes``; the archive writes
 ``structure(model)`` beside the weights and, to open them, loads them into ``rebuild(stock, shapes)``."""
 
-from tinypress.layers.depth import Zero, kept_entries, shorten
+from tinypress.layers.depth import Zero, kept_entries, shorten, stock_path
 from tinypress.layers.pairs import can_be_paired, paired
 from tinypress.layers.rebuild import rebuild
 from tinypress.layers.widths import (
@@ -37,5 +37,6 @@ __all__ = [
     "replace_module",
     "set_width",
     "shorten",
+    "stock_path",
     "structure",
 ]

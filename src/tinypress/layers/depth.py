@@ -44,6 +44,16 @@ def kept_entries(layer: nn.Module) -> tuple[int, ...] | None:
     return kept
 
 
+def stock_path(model: nn.Module, path: str) -> str:
+    """What the module at ``path`` is called in the stock network, where no list was shortened."""
+    module, parts = model, []
+    for part in path.split(".") if path else ():
+        kept = kept_entries(module)
+        parts.append(part if kept is None else str(kept[int(part)]))
+        module = module.get_submodule(part)
+    return ".".join(parts)
+
+
 def shorten(model: nn.Module, path: str, kept: Sequence[int]) -> None:
     """Leave only the entries ``kept``, in rising order, in the ``nn.ModuleList`` at ``path``, in place.
 

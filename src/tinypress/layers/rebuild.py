@@ -110,6 +110,9 @@ def _shorten_lists(model: nn.Module, shapes: Sequence[LayerShape]) -> None:
         kept = shape.attributes.get("kept")
         if list(shape.attributes) != ["kept"] or not isinstance(kept, list) or shape.tensors:
             raise _refuse(shape.module, "a list says which entries it kept, and nothing else")
+        before = kept_entries(dict(model.named_modules(remove_duplicate=False)).get(shape.module, model))
+        if before is not None:  # the stock was itself shortened, from a list that is counted in here too
+            kept = [before.index(place) if place in before else -1 for place in kept]
         try:
             shorten(model, shape.module, kept)
         except ModelError as error:
