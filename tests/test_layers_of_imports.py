@@ -16,7 +16,7 @@ LEVELS = (
     {"prune", "shrink", "quantize", "distill", "tasks"},
     {"ship"},
     {"press"},
-    {"report"},
+    {"plan", "report"},
     {"cli"},
     {"__init__", "__main__"},
 )

@@ -3,7 +3,10 @@
 from tinypress.distill import DistillationLoss, train_with_distillation
 from tinypress.errors import TinypressError
 from tinypress.facts import Change, Compressed, Note, QuantizedWeight
+from tinypress.measure.latency_table import LatencyTable, preferred_multiple, read_latency_table
+from tinypress.measure.layer_latency import measure_layers
 from tinypress.measure.weights import CompressionMetrics, ModelSize, ParameterCount
+from tinypress.plan import Searched, search_architecture
 from tinypress.press.compare import compare_compression_techniques, standard_recipes
 from tinypress.press.engine import Engine
 from tinypress.press.pipeline import press
@@ -19,6 +22,7 @@ from tinypress.shrink import (
     factorize_model,
     prune_layer_neurons,
     prune_structured,
+    remove_layers,
 )
 from tinypress.task import Split, Task, split_from
 from tinypress.tasks.find import find_task
@@ -31,6 +35,7 @@ __all__ = [
     "CompressionMetrics",
     "DistillationLoss",
     "Engine",
+    "LatencyTable",
     "ModelSize",
     "Note",
     "ParameterCount",
@@ -38,6 +43,7 @@ __all__ = [
     "Receipt",
     "Recipe",
     "Schedule",
+    "Searched",
     "Split",
     "Task",
     "TinypressError",
@@ -47,7 +53,9 @@ __all__ = [
     "dequantize_layer_weights",
     "factorize_model",
     "find_task",
+    "measure_layers",
     "onnx_latency",
+    "preferred_multiple",
     "press",
     "prune_layer_neurons",
     "prune_model_by_magnitude",
@@ -55,6 +63,9 @@ __all__ = [
     "prune_weights_by_magnitude",
     "quantize_layer_weights",
     "quantize_model",
+    "read_latency_table",
+    "remove_layers",
+    "search_architecture",
     "split_from",
     "standard_recipes",
     "train_with_distillation",

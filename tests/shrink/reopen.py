@@ -9,6 +9,7 @@ from zoo import build
 from tinypress.archive import read_archive
 from tinypress.graph import forward_eval, tensors_of
 
+torch.set_num_threads(1)
 folder = Path(sys.argv[1])
 for path in sorted(folder.glob("*.archive.safetensors")):
     stem = path.name.removesuffix(".archive.safetensors")

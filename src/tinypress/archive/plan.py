@@ -145,7 +145,8 @@ class StoredTensor(Row):
 
 
 class StoredLayer(Row):
-    """One module that owns tensors, or an Identity: the words are those of ``layers.LayerShape``."""
+    """One module that owns tensors, an Identity, a Zero or a shortened list: the words are those of
+    ``layers.LayerShape``."""
 
     module: Name
     kind: Annotated[Name, Field(min_length=1)]

@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from tinypress.cli.compare import compare, demo
+from tinypress.cli.latency_table import latency_table
 from tinypress.cli.measure import measure
 from tinypress.cli.new import new
 from tinypress.cli.press import press
@@ -30,7 +31,7 @@ app = typer.Typer(
     epilog="Exit codes: 0 done · 1 the receipt does not hold · 2 wrong usage or refused input · "
     "3 run folder or artifact unusable · 130 stopped, the same command goes on",
 )
-for command in (demo, tasks, new, measure, compare, press, verify, report):
+for command in (demo, tasks, new, measure, latency_table, compare, press, verify, report):
     app.command()(command)
 
 _STOPPED = 130

@@ -1,6 +1,7 @@
 """Layers as plain data. A technique that replaces tensors calls ``fit_attributes``; the archive writes
 ``structure(model)`` beside the weights and, to open them, loads them into ``rebuild(stock, shapes)``."""
 
+from tinypress.layers.depth import Zero, kept_entries, shorten, stock_path
 from tinypress.layers.own import config_numbers, own_widths, put_config, set_width, width_of
 from tinypress.layers.pairs import can_be_paired, paired
 from tinypress.layers.rebuild import rebuild
@@ -20,12 +21,14 @@ from tinypress.layers.widths import (
 __all__ = [
     "LayerShape",
     "Size",
+    "Zero",
     "attributes_of",
     "can_be_paired",
     "can_resize",
     "config_numbers",
     "copy_model",
     "fit_attributes",
+    "kept_entries",
     "own_widths",
     "owned_tensors",
     "paired",
@@ -34,6 +37,8 @@ __all__ = [
     "rebuild",
     "replace_module",
     "set_width",
+    "shorten",
+    "stock_path",
     "structure",
     "width_of",
 ]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from tinypress.errors import ModelError
+from tinypress.layers.depth import Zero, kept_entries, shorten
 from tinypress.layers.own import set_width
 from tinypress.layers.pairs import Pair, can_be_paired, paired
 from tinypress.layers.widths import (
@@ -29,7 +30,8 @@ def rebuild(stock: nn.Module, shapes: Sequence[LayerShape], *, limit_elements: i
     """A copy of ``stock`` whose layers have the given shapes, ready for ``load_state_dict``.
 
     Resized tensors hold zeros; dtype, device, ``requires_grad`` and shared parameters are those of the stock.
-    A module of kind ``Identity`` is replaced by ``nn.Identity()``; a bias may be added or left out.
+    A module of kind ``Identity`` or ``Zero`` is replaced by one, a list keeps the entries that it kept; a bias may
+    be added or left out.
 
     Args:
         stock: the network as its builder returns it.
@@ -41,6 +43,7 @@ def rebuild(stock: nn.Module, shapes: Sequence[LayerShape], *, limit_elements: i
     """
     model = copy_model(stock)
     _check_form(shapes)
+    _shorten_lists(model, shapes)
     _replace_by_identity(model, shapes)
     _replace_by_pairs(model, shapes)
     by_path = dict(model.named_modules(remove_duplicate=False))
@@ -71,6 +74,9 @@ def rebuild(stock: nn.Module, shapes: Sequence[LayerShape], *, limit_elements: i
     return model
 
 
+_IN_PLACE: Mapping[str, type[nn.Module]] = {"Identity": nn.Identity, "Zero": Zero}
+
+
 def _refuse(module: object, problem: str) -> ModelError:
     return ModelError(
         f"rebuild(module={str(module)[:200]!r})",
@@ -96,20 +102,37 @@ def _check_form(shapes: Sequence[LayerShape]) -> None:
                 raise _refuse(shape.module, f"the shape of {str(name)[:80]!r} is out of range")
 
 
+def _shorten_lists(model: nn.Module, shapes: Sequence[LayerShape]) -> None:
+    """Lists in the order of the modules: an inner one is named by where it stands in the shortened outer one."""
+    for shape in shapes:
+        if shape.kind != "ModuleList":
+            continue
+        kept = shape.attributes.get("kept")
+        if list(shape.attributes) != ["kept"] or not isinstance(kept, list) or shape.tensors:
+            raise _refuse(shape.module, "a list says which entries it kept, and nothing else")
+        before = kept_entries(dict(model.named_modules(remove_duplicate=False)).get(shape.module, model))
+        if before is not None:  # the stock was itself shortened, from a list that is counted in here too
+            kept = [before.index(place) if place in before else -1 for place in kept]
+        try:
+            shorten(model, shape.module, kept)
+        except ModelError as error:
+            raise _refuse(shape.module, error.problem) from error
+
+
 def _replace_by_identity(model: nn.Module, shapes: Sequence[LayerShape]) -> None:
     listed = {shape.module for shape in shapes}
     if len(listed) != len(shapes):
         raise _refuse(", ".join(sorted(listed)), "a module is listed twice")
     for shape in shapes:
-        if shape.kind != "Identity":
+        if shape.kind not in _IN_PLACE:
             continue
         paths = dict(model.named_modules(remove_duplicate=False))
         old = paths.get(shape.module)
         if old is None or old is model:
             raise _refuse(shape.module, "the stock network has no module of that name")
-        if isinstance(old, nn.Identity):
+        if type(old).__name__ == shape.kind:
             continue
-        new = nn.Identity()
+        new = _IN_PLACE[shape.kind]()
         for path, layer in paths.items():
             if layer is old and (path == shape.module or path not in listed):
                 replace_module(model, path, new)
@@ -163,7 +186,7 @@ def _resize(layer: nn.Module, shape: LayerShape, resized: dict[Tensor, tuple[str
         same = False
     if isinstance(layer, _ConvNd) and _whole(groups := shape.attributes.get("groups")):
         layer.groups = max(int(groups), 1)  # type: ignore[arg-type]
-    if not has_widths(layer):
+    if not has_widths(layer) and kept_entries(layer) is None:
         for name, value in shape.attributes.items():
             if not _whole(value) or not 0 < value < 2**31:  # type: ignore[operator]
                 raise _refuse(shape.module, f"its {str(name)[:80]} is {str(value)[:80]}")

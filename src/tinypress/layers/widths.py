@@ -12,6 +12,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.parameter import is_lazy
 
 from tinypress.errors import ModelError
+from tinypress.layers.depth import Zero, kept_entries
 from tinypress.layers.own import own_widths
 
 Size = int | list[int]
@@ -22,8 +23,8 @@ class LayerShape:
     """The widths of one module: plain data that JSON can carry.
 
     ``module`` is its path, ``kind`` its class name, ``attributes`` the widths that the class keeps as numbers
-    (``in_channels``, ``num_features``...), ``tensors`` the shape of each parameter and persistent buffer that
-    the module owns directly, by short name.
+    (``in_channels``, ``num_features``...) or the entries that a shortened list kept, ``tensors`` the shape of each
+    parameter and persistent buffer that the module owns directly, by short name.
     """
 
     module: str
@@ -159,7 +160,8 @@ def replace_module(model: nn.Module, path: str, new: nn.Module) -> None:
 
 
 def structure(model: nn.Module) -> tuple[LayerShape, ...]:
-    """The widths of every module that has some or owns tensors, and of every ``nn.Identity``, in module order.
+    """The widths of every module that has some or owns tensors, and of every ``nn.Identity``, ``Zero`` and shortened
+    list, in module order.
 
     A module that appears in several places comes once, under its first path.
 
@@ -169,7 +171,10 @@ def structure(model: nn.Module) -> tuple[LayerShape, ...]:
     return tuple(
         _shape_of(path, layer)
         for path, layer in model.named_modules()
-        if isinstance(layer, nn.Identity) or owned_tensors(layer) or own_widths(layer)
+        if isinstance(layer, nn.Identity | Zero)
+        or owned_tensors(layer)
+        or own_widths(layer)
+        or kept_entries(layer) is not None
     )
 
 
@@ -187,7 +192,10 @@ def _shape_of(path: str, layer: nn.Module) -> LayerShape:
 
 
 def attributes_of(layer: nn.Module) -> dict[str, Size]:
-    """The widths that ``layer`` keeps as attributes, as it states them."""
+    """The widths that ``layer`` keeps as attributes, as it states them; of a shortened list the entries it kept."""
+    kept = kept_entries(layer)
+    if kept is not None:
+        return {"kept": list(kept)}
     for classes, names, _ in _RULES:
         if isinstance(layer, classes):
             values = {name: getattr(layer, name) for name in names}

@@ -5,6 +5,7 @@ slows both alike and the ratio holds even where the milliseconds do not.
 from __future__ import annotations
 
 import gc
+import random
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -67,10 +68,39 @@ def alone(
     return _latency(values, [1.0] * len(values), batch, threads)
 
 
+def in_turn(
+    calls: Sequence[Call],
+    *,
+    batch: int,
+    threads: int,
+    seconds: float = 0.6,
+    rounds: int = ROUNDS,
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[Latency]:
+    """Time any number of forward passes in turn, in the way of ``interleave``; each ratio is to the first.
+
+    Raises:
+        InputError: as ``interleave``, or there is nothing to time.
+    """
+    _check(seconds, rounds, batch, threads)
+    if not calls:
+        raise InputError("in_turn([])", "there is nothing to time", "Give at least one call")
+    first, *others = _in_turn(calls, seconds, rounds, clock)
+    return [
+        _latency(values, [y / x for x, y in zip(first, values, strict=True)], batch, threads)
+        for values in (first, *others)
+    ]
+
+
 def _in_turn(
     calls: Sequence[Call], seconds: float, rounds: int, clock: Callable[[], float]
 ) -> list[list[float]]:
-    """Seconds of one call of each of ``calls``, one value a round."""
+    """Seconds of one call of each of ``calls``, one value a round.
+
+    More than two are shuffled each round, always alike, so that no place in the order falls in step with what else
+    the machine does.
+    """
+    shuffled = random.Random(0)
     with _no_collection():
         repeats = [_warm_up(call, seconds / 20, clock) for call in calls]
         once = sum(_timing(call, count, clock) * count for call, count in zip(calls, repeats, strict=True))
@@ -80,7 +110,9 @@ def _in_turn(
         while len(values[0]) < rounds or (clock() - start < seconds and len(values[0]) < 100 * rounds):
             timings: list[list[float]] = [[] for _ in calls]
             order = list(range(len(calls)))
-            if len(values[0]) % 2:
+            if len(order) > 2:
+                shuffled.shuffle(order)
+            elif len(values[0]) % 2:
                 order.reverse()
             for _ in range(turns):
                 for which in order:

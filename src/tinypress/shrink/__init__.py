@@ -1,6 +1,7 @@
 """Remove neurons: structured pruning that makes a network smaller in every runtime."""
 
 from tinypress.shrink.budget import Budget
+from tinypress.shrink.depth import remove_layers
 from tinypress.shrink.factorize import factorize_model
 from tinypress.shrink.groups import Group, Slice, find_groups
 from tinypress.shrink.importance import Importance, compute_neuron_importance
@@ -19,5 +20,6 @@ __all__ = [
     "find_groups",
     "prune_layer_neurons",
     "prune_structured",
+    "remove_layers",
     "shrink_model",
 ]

@@ -88,7 +88,9 @@ def _with_configs(
     """The outcome, once the configs of the networks in it say their widths where they can."""
     due = tensors_of(forward_eval(smaller, traced.example))
     sizes = sizes_by_module(traced, found, _gone(found, cuts))
-    more = fit_configs(model, smaller, sizes, lambda tried: _differs(tried, traced, due, _SAME) is None)
+    more = fit_configs(
+        model, smaller, sizes, lambda tried: difference(tried, traced.example, due, _SAME) is None
+    )
     return Outcome(smaller, changes_between(model, smaller), (*notes, *more))
 
 
@@ -103,16 +105,21 @@ def _operated(
     gone = _gone(found, cuts)
     due = masked_outputs(traced, found, model, gone)
     smaller = cut_out(model, cuts)
-    failure = adapt(smaller, sizes_by_module(traced, found, gone), lambda cut: _differs(cut, traced, due))
+    failure = adapt(
+        smaller, sizes_by_module(traced, found, gone), lambda cut: difference(cut, traced.example, due)
+    )
     return smaller, failure
 
 
-def _differs(
-    model: nn.Module, traced: Traced, due: Sequence[Tensor], tolerance: Mapping[bool, float] | None = None
+def difference(
+    model: nn.Module,
+    example_inputs: tuple[Tensor, ...],
+    due: Sequence[Tensor],
+    tolerance: Mapping[bool, float] | None = None,
 ) -> str | None:
     """What goes wrong when ``model`` runs, or how far from ``due`` it is; None if it is right but for rounding."""
     tolerance = _TOLERANCE if tolerance is None else tolerance
-    outputs = _attempt(model, traced.example, [tuple(x.shape) for x in due])
+    outputs = _attempt(model, example_inputs, [tuple(x.shape) for x in due])
     if isinstance(outputs, str):
         return outputs
     for got, want in zip(outputs, due, strict=True):
