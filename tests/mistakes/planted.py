@@ -53,8 +53,8 @@ PLANTED: tuple[Planted, ...] = (
     Planted(
         "pruned zeros are not kept while recovering",
         "train/loop.py",
-        "if keep is not None:",
-        "if False:",
+        "hook.after(step)",
+        "pass",
         "train/test_loop.py::test_what_the_hook_keeps_holds_after_every_step",
     ),
     Planted(
@@ -297,7 +297,7 @@ PLANTED: tuple[Planted, ...] = (
     Planted(
         "the last epoch is kept instead of the best",
         "train/loop.py",
-        "model.load_state_dict(best_state)",
+        "model.load_state_dict(state.best_state)",
         "pass",
         "train/test_loop.py::test_the_weights_of_the_best_epoch_on_validation_are_kept",
     ),
