@@ -12,6 +12,7 @@ from tinypress.errors import ModelError
 from tinypress.facts import Change, Compressed
 from tinypress.protocols import Loss
 from tinypress.task import Split
+from tinypress.train.checkpoint import Checkpoint
 from tinypress.train.loop import Progress, Schedule, fit, silent
 
 
@@ -24,6 +25,7 @@ def train_with_distillation(
     loss: Loss | None = None,
     schedule: Schedule | None = None,
     after_step: Callable[[nn.Module], Callable[[], None]] | None = None,
+    checkpoint: Checkpoint | None = None,
     progress: Progress = silent,
 ) -> Compressed:
     """Train a copy of ``student`` on the outputs of ``teacher`` and the labels; neither is changed.
@@ -60,6 +62,7 @@ def train_with_distillation(
         objective,
         schedule,
         after_step=after_step,
+        checkpoint=checkpoint,
         progress=progress,
         what="distilling",
     )

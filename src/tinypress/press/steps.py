@@ -19,17 +19,19 @@ from tinypress.prune import keep_zeros, prune_model_by_magnitude, prune_weights_
 from tinypress.quantize import quantize_model
 from tinypress.shrink import shrink_model
 from tinypress.task import Task
+from tinypress.train.checkpoint import Checkpoint
 from tinypress.train.loop import Progress, Schedule, fit, silent, supervised
 
 
 @dataclass(frozen=True)
 class Bench:
-    """What every step works with: the task, the engine, the seed, and who watches."""
+    """What every step works with: the task, the engine, the seed, who watches, and where a training is kept."""
 
     task: Task
     engine: Engine
     seed: int
     progress: Progress = silent
+    checkpoint: Checkpoint | None = None
 
 
 def check_task(bench: Bench, recipe: Recipe) -> None:
@@ -173,6 +175,7 @@ def _recover(step: Recover, before: Compressed, bench: Bench, from_scratch: bool
         supervised(task.loss),
         _schedule(step.epochs, bench, from_scratch),
         after_step=lambda model: keep_zeros(model, before.pruned),
+        checkpoint=bench.checkpoint,
         progress=bench.progress,
         what="recovering" if not from_scratch else "training from scratch",
     )
@@ -198,6 +201,7 @@ def _distill(step: Distill, before: Compressed, bench: Bench, from_scratch: bool
         loss=loss,
         schedule=_schedule(step.epochs, bench, from_scratch),
         after_step=lambda model: keep_zeros(model, before.pruned),
+        checkpoint=bench.checkpoint,
         progress=bench.progress,
     )
 
