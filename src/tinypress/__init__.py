@@ -35,7 +35,18 @@ from tinypress.press.engine import Engine
 from tinypress.press.pipeline import press
 from tinypress.press.recipe import Recipe
 from tinypress.press.verify import verify
-from tinypress.prune import calculate_sparsity, prune_model_by_magnitude, prune_weights_by_magnitude
+from tinypress.prune import (
+    calculate_sparsity,
+    find_ticket,
+    gradual_pruning,
+    keep_zeros,
+    movement_pruning,
+    prune_gradually,
+    prune_in_rounds,
+    prune_model_by_magnitude,
+    prune_model_by_wanda,
+    prune_weights_by_magnitude,
+)
 from tinypress.quantize import dequantize_layer_weights, quantize_layer_weights, quantize_model
 from tinypress.receipt import Receipt
 from tinypress.shrink import (
@@ -97,10 +108,17 @@ __all__ = [
     "dequantize_layer_weights",
     "factorize_model",
     "find_task",
+    "find_ticket",
     "fit",
+    "gradual_pruning",
+    "keep_zeros",
+    "movement_pruning",
     "press",
+    "prune_gradually",
+    "prune_in_rounds",
     "prune_layer_neurons",
     "prune_model_by_magnitude",
+    "prune_model_by_wanda",
     "prune_structured",
     "prune_weights_by_magnitude",
     "quantize_layer_weights",

@@ -13,9 +13,24 @@ from tinypress.errors import InputError, ModelError, TaskError
 from tinypress.facts import Change, Compressed
 from tinypress.layers import owned_tensors, rebuild, structure
 from tinypress.press.engine import Engine
-from tinypress.press.recipe import Distill, Magnitude, Quantize, Recipe, Recover, Shrink, Step, Student
+from tinypress.press.recipe import (
+    Distill,
+    Gradual,
+    Magnitude,
+    Quantize,
+    Recipe,
+    Recover,
+    Shrink,
+    Step,
+    Student,
+)
 from tinypress.protocols import Loss
-from tinypress.prune import keep_zeros, prune_model_by_magnitude, prune_weights_at_random
+from tinypress.prune import (
+    keep_zeros,
+    prune_gradually,
+    prune_model_by_magnitude,
+    prune_weights_at_random,
+)
 from tinypress.quantize import quantize_model
 from tinypress.shrink import shrink_model
 from tinypress.task import Task
@@ -39,7 +54,7 @@ def check_task(bench: Bench, recipe: Recipe) -> None:
     task = bench.task
     call = f"recipe {recipe.name!r} on task {task.name!r}"
     for step in recipe.steps:
-        if isinstance(step, Recover | Distill) and (task.train is None or task.loss is None):
+        if isinstance(step, Gradual | Recover | Distill) and (task.train is None or task.loss is None):
             missing = "train data" if task.train is None else "loss"
             raise TaskError(
                 call,
@@ -66,6 +81,8 @@ def apply_step(step: Step, before: Compressed, bench: Bench, *, from_scratch: bo
     match step:
         case Magnitude():
             after = _prune(step, before, bench)
+        case Gradual():
+            after = _gradual(step, before, bench, from_scratch)
         case Shrink():
             after = _shrink(step.ratio, step.importance, before, bench)
         case Student():
@@ -93,8 +110,35 @@ def _prune(step: Magnitude, before: Compressed, bench: Bench) -> Compressed:
         return prune_weights_at_random(layer, sparsity, seed=seed)
 
     score = at_random if step.score == "random" else bench.engine.score
-    after = prune_model_by_magnitude(before.model, step.sparsity, scope=step.scope, score=score)
+    after = prune_model_by_magnitude(
+        before.model,
+        step.sparsity,
+        scope=step.scope,
+        score=score,
+        pattern=step.pattern,
+        allocation=step.allocation,
+    )
     return _join(before, after, pruned=before.pruned | after.pruned)
+
+
+def _gradual(step: Gradual, before: Compressed, bench: Bench, from_scratch: bool) -> Compressed:
+    task = bench.task
+    assert task.train is not None
+    assert task.loss is not None
+    return prune_gradually(
+        before,
+        task.train,
+        task.validation,
+        supervised(task.loss),
+        _schedule(step.epochs, bench, from_scratch),
+        step.sparsity,
+        end=step.end,
+        every=step.every,
+        scope=step.scope,
+        allocation=step.allocation,
+        checkpoint=bench.checkpoint,
+        progress=bench.progress,
+    )
 
 
 def _shrink(ratio: float, importance: str, before: Compressed, bench: Bench) -> Compressed:
@@ -246,7 +290,7 @@ def _check_ensures(step: Step, before: Compressed, after: Compressed, bench: Ben
         raise ModelError(
             call, f"the output's shape became {tuple(now)} instead of {tuple(was)}", "Keep the network's head"
         )
-    if isinstance(step, Recover | Distill | Quantize):
+    if isinstance(step, Gradual | Recover | Distill | Quantize):
         old = dict(before.model.named_parameters())
         for name in before.pruned:
             if name in parameters and bool(((old[name] == 0) & (parameters[name] != 0)).any()):

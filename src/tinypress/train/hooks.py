@@ -18,12 +18,14 @@ class Hook:
 
     ``before`` sees gradients and weights that have not yet moved, ``after`` the weights that have. ``state`` holds
     every tensor that the hook remembers from step to step; it changes them in place and never replaces them, so
-    that a checkpoint keeps and restores them.
+    that a checkpoint keeps and restores them. ``settled`` is the step from which the network is what the hook makes
+    of it: weights of epochs that end before are not kept as the best.
     """
 
     after: Callable[[int], None] = _nothing
     before: Callable[[int], None] = _nothing
     state: Mapping[str, Tensor] = field(default_factory=dict)
+    settled: int = 0
 
 
 MakeHook = Callable[[nn.Module, int], Hook]

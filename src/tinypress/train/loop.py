@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
-from tinypress.errors import DataError, ModelError
+from tinypress.errors import DataError, InputError, ModelError
 from tinypress.files import canonical, sha256
 from tinypress.task import Split
 from tinypress.train.checkpoint import (
@@ -53,6 +53,7 @@ def fit(
     hooks: Sequence[MakeHook] = (),
     checkpoint: Checkpoint | None = None,
     processes: Processes | None = None,
+    taken: int = 0,
     progress: Progress = silent,
     what: str = "training",
 ) -> Fitted:
@@ -67,6 +68,7 @@ def fit(
         hooks: called around every optimizer step; they are made from the network before the first.
         checkpoint: where the state is kept while training goes on.
         processes: the processes that train together; by default this one alone, on the device of ``model``.
+        taken: steps of the schedule that ``model`` has behind it: they are left out, with their data and rates.
 
     Raises:
         InputError: a setting that means nothing.
@@ -79,7 +81,11 @@ def fit(
         raise DataError(call, "one sample cannot be trained on", "Give at least two")
     if checkpoint is not None:
         check_can_be_kept(call, model)
-    facts = {} if checkpoint is None else _facts(model, train, validation, schedule, what, checkpoint.key)
+    facts = (
+        {}
+        if checkpoint is None
+        else _facts(model, train, validation, schedule, f"{what} {checkpoint.key} {taken or ''}".strip())
+    )
     model = copy.deepcopy(model)
     if processes is not None:
         model = model.to(processes.device)
@@ -92,16 +98,25 @@ def fit(
     total = schedule.epochs * batches
     made = [*([] if after_step is None else [keeping(after_step)]), *hooks]
     keep = [make(model, total) for make in made]
+    settled = max((hook.settled for hook in keep), default=0)
+    if not 0 <= taken < total or settled > total:
+        raise InputError(
+            call, f"it has {total} steps, {taken} are taken, a hook needs {settled}", "Give more epochs"
+        )
     moving = Moving(model, make_optimizer(parameters, schedule), parameters, keep, together, facts)
     order = torch.Generator().manual_seed(schedule.seed)
-    state = State(order.get_state(), copy.deepcopy(model.state_dict()))
+    for _ in range(taken // batches):
+        torch.randperm(len(train), generator=order)
+    for step in range(1, taken + 1):
+        _advance(moving, schedule, step, total)
+    state = State(order.get_state(), copy.deepcopy(model.state_dict()), taken // batches + 1, taken % batches)
     cuda = [together.device] if together.device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):
         torch.manual_seed(schedule.seed + together.rank)
         if checkpoint is not None:
             restore_state(call, checkpoint.path, state, moving)
         saver = _Saver(checkpoint, state, moving)
-        while state.epoch <= schedule.epochs and not _stalled(state, schedule):
+        while state.epoch <= schedule.epochs and not _stalled(state, schedule, math.ceil(settled / batches)):
             order.set_state(state.order)
             rows = torch.randperm(len(train), generator=order)
             model.train()
@@ -111,9 +126,7 @@ def fit(
                 place = f"step {state.batch + 1} of epoch {state.epoch}"
                 part = rows[start : start + schedule.batch_size]
                 due = _step(call, place, moving, objective, train, part, schedule, step, saver.due())
-                moving.optimizer.param_groups[0]["lr"] = next_rate(
-                    schedule, moving.optimizer.param_groups[0]["lr"], step, total
-                )
+                _advance(moving, schedule, step, total)
                 for hook in keep:
                     hook.after(step)
                 state.batch += 1
@@ -121,7 +134,7 @@ def fit(
             if together.count > 1:
                 average_buffers(model, together)
             value = mean_objective(model, validation, objective, processes=together)
-            if value < state.best:
+            if value < state.best and state.epoch * batches >= settled:
                 state.best, state.best_epoch = value, state.epoch
                 state.best_state = copy.deepcopy(model.state_dict())
             progress(what, state.epoch, schedule.epochs)
@@ -129,7 +142,7 @@ def fit(
         saver.save(True)
     model.load_state_dict(state.best_state)
     model.eval()
-    return Fitted(model, state.best_epoch, state.epoch - 1, (state.epoch - 1) * batches)
+    return Fitted(model, state.best_epoch, state.epoch - 1, (state.epoch - 1) * batches - taken)
 
 
 def _step(
@@ -190,12 +203,20 @@ class _Saver:
             self.last = time.monotonic()
 
 
-def _stalled(state: State, schedule: Schedule) -> bool:
+def _stalled(state: State, schedule: Schedule, settled: int) -> bool:
+    """Whether patience is at an end, counted from the epoch at which all hooks have ``settled``."""
+    done = state.epoch - 1
     return (
         schedule.patience is not None
-        and state.epoch > 1
-        and state.epoch - 1 - state.best_epoch >= schedule.patience
+        and done >= max(1, settled)
+        and done - max(state.best_epoch, settled) >= schedule.patience
     )
+
+
+def _advance(moving: Moving, schedule: Schedule, step: int, total: int) -> None:
+    """Set the learning rate of the step after ``step``."""
+    group = moving.optimizer.param_groups[0]
+    group["lr"] = next_rate(schedule, group["lr"], step, total)
 
 
 def _alone(device: torch.device) -> Processes:
@@ -203,7 +224,7 @@ def _alone(device: torch.device) -> Processes:
 
 
 def _facts(
-    model: nn.Module, train: Split, validation: Split, schedule: Schedule, what: str, key: str
+    model: nn.Module, train: Split, validation: Split, schedule: Schedule, work: str
 ) -> dict[str, str]:
     """What tells this training from any other, each part a hash."""
     data: dict[str, Tensor] = {}
@@ -213,6 +234,6 @@ def _facts(
         "network": hash_of({"kind": type(model).__name__}, dict(model.state_dict())),
         "data": hash_of({}, data),
         "schedule": sha256(canonical(asdict(schedule))),
-        "work": f"{what} {key}".strip(),
+        "work": work,
         "torch": f"{torch.__version__}, {torch.get_num_threads()} threads",
     }
