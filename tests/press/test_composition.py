@@ -53,7 +53,7 @@ def carry_out(steps: tuple[Step, ...]) -> Compressed:
     return state
 
 
-@pytest.mark.parametrize("step", (*STEPS, *ALLOCATED), ids=name)
+@pytest.mark.parametrize("step", [*STEPS, *ALLOCATED], ids=name)
 def test_the_network_that_came_in_is_unchanged(step: Step) -> None:
     before = copy.deepcopy(TASK.model.state_dict())
     apply_step(step, Compressed(TASK.model), BENCH, from_scratch=False)

@@ -20,6 +20,7 @@ from tinypress.distill.lesson import (
 from tinypress.distill.losses import DistillationLoss, MatchingLoss
 from tinypress.distill.regression import BoundedRegression
 from tinypress.distill.relations import RelationalAngle, RelationalDistance, SimilarityPreserving
+from tinypress.distill.students import own_student, scale_student
 from tinypress.distill.teach import train_with_distillation
 from tinypress.distill.teachers import MeanTeacher, VirtualTeacher, born_again
 from tinypress.distill.tokens import TokenCosine, TokenCrossEntropy, TokenDistillation
@@ -52,6 +53,8 @@ __all__ = [
     "ask_teacher",
     "born_again",
     "captured",
+    "own_student",
+    "scale_student",
     "train_with_distillation",
     "triple_loss",
 ]
