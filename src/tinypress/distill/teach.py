@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tinypress.distill.cache import ask_teacher
 from tinypress.distill.features import captured, require_captured
 from tinypress.distill.lesson import Lesson, OnBoth, Term, WeightedSum
-from tinypress.distill.losses import DistillationLoss, teacher_outputs
+from tinypress.distill.losses import DistillationLoss
 from tinypress.errors import ModelError
 from tinypress.facts import Change, Compressed
 from tinypress.protocols import Loss
@@ -64,7 +64,7 @@ def train_with_distillation(
     judged = _with_teacher(validation, teacher, list(pairs.values()), cache)
     pupil = copy.deepcopy(before.model).eval()
     given = len(train.inputs)
-    shape = teacher_outputs(pupil, tuple(x[:1] for x in train.inputs)).shape[1:]
+    shape = ask_teacher(pupil, tuple(x[:1] for x in train.inputs))[0].shape[1:]
     if not isinstance(loss, Term) and shape != taught.inputs[given].shape[1:]:
         raise ModelError(
             f"train_with_distillation({type(pupil).__name__}, {type(teacher).__name__})",

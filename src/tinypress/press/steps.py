@@ -30,7 +30,9 @@ from tinypress.prune import (
     prune_gradually,
     prune_model_by_magnitude,
     prune_weights_at_random,
+    prune_weights_by_magnitude,
 )
+from tinypress.prune.model import check_pruning
 from tinypress.quantize import quantize_model
 from tinypress.shrink import shrink_model
 from tinypress.task import Task
@@ -54,6 +56,9 @@ def check_task(bench: Bench, recipe: Recipe) -> None:
     task = bench.task
     call = f"recipe {recipe.name!r} on task {task.name!r}"
     for step in recipe.steps:
+        if isinstance(step, Magnitude) and step.score == "magnitude":
+            ours = bench.engine.score is prune_weights_by_magnitude
+            check_pruning(call, step.sparsity, ours, step.pattern, step.allocation)
         if isinstance(step, Gradual | Recover | Distill) and (task.train is None or task.loss is None):
             missing = "train data" if task.train is None else "loss"
             raise TaskError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 import time
@@ -162,7 +163,8 @@ def _step(
     moving.optimizer.zero_grad(set_to_none=True)
     seen = torch.zeros(2, dtype=torch.float64)
     if len(own):
-        with torch.autocast(together.device.type, torch.bfloat16, enabled=schedule.precision == "bfloat16"):
+        low = schedule.precision == "bfloat16"
+        with torch.autocast(together.device.type, torch.bfloat16) if low else contextlib.nullcontext():
             loss = evaluate(call, objective, model, on_device(train.take(own), model))
         value = float(loss.detach())
         if together.count > 1:

@@ -33,7 +33,8 @@ def accelerated(*, cpu: bool = False) -> Processes:
     Without a launcher it is one process on the best device there is. A training in several processes follows the
     one in a single process at the same (global) batch size: every process takes every ``count``-th sample of a
     batch, and gradients are summed with the weights that make them the mean over the whole batch. Sums in another
-    order differ in the last bits. A batch norm sees its own process's samples only.
+    order differ in the last bits. What looks at several samples at once sees its own process's only: batch norm, and
+    losses of relations or contrasts within the batch.
 
     Args:
         cpu: stay on the processor where there is a GPU.
