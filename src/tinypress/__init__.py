@@ -36,6 +36,7 @@ from tinypress.press.compare import compare_compression_techniques, standard_rec
 from tinypress.press.engine import Engine
 from tinypress.press.pipeline import press
 from tinypress.press.recipe import Recipe
+from tinypress.press.smaller import onnx_latency
 from tinypress.press.verify import verify
 from tinypress.prune import (
     calculate_sparsity,
@@ -115,6 +116,7 @@ __all__ = [
     "gradual_pruning",
     "keep_zeros",
     "movement_pruning",
+    "onnx_latency",
     "own_student",
     "press",
     "prune_gradually",

@@ -1,6 +1,7 @@
 """Layers as plain data. A technique that replaces tensors calls ``fit_attributes``; the archive writes
 ``structure(model)`` beside the weights and, to open them, loads them into ``rebuild(stock, shapes)``."""
 
+from tinypress.layers.own import config_numbers, own_widths, put_config, set_width, width_of
 from tinypress.layers.pairs import can_be_paired, paired
 from tinypress.layers.rebuild import rebuild
 from tinypress.layers.widths import (
@@ -10,11 +11,9 @@ from tinypress.layers.widths import (
     can_resize,
     copy_model,
     fit_attributes,
-    own_widths,
     owned_tensors,
     parameters_once,
     replace_module,
-    set_width,
     structure,
 )
 
@@ -24,14 +23,17 @@ __all__ = [
     "attributes_of",
     "can_be_paired",
     "can_resize",
+    "config_numbers",
     "copy_model",
     "fit_attributes",
     "own_widths",
     "owned_tensors",
     "paired",
     "parameters_once",
+    "put_config",
     "rebuild",
     "replace_module",
     "set_width",
     "structure",
+    "width_of",
 ]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from tinypress.errors import ModelError
+from tinypress.layers.own import set_width
 from tinypress.layers.pairs import Pair, can_be_paired, paired
 from tinypress.layers.widths import (
     LayerShape,
@@ -21,7 +22,6 @@ from tinypress.layers.widths import (
     has_widths,
     owned_tensors,
     replace_module,
-    set_width,
 )
 
 

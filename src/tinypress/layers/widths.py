@@ -12,6 +12,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.parameter import is_lazy
 
 from tinypress.errors import ModelError
+from tinypress.layers.own import own_widths
 
 Size = int | list[int]
 
@@ -84,31 +85,6 @@ _RULES: tuple[tuple[_Classes, tuple[str, ...], Callable[..., dict[str, Size]]], 
     (nn.PReLU, ("num_parameters",), _prelu),
     (nn.RNNBase, ("input_size", "hidden_size"), _recurrent),
 )  # fmt: skip
-
-
-_OWN = "_tinypress_widths"
-
-
-def set_width(layer: nn.Module, name: str, value: int) -> None:
-    """Set a width that a module of the user's own keeps as a number, and note that it is one.
-
-    Raises:
-        ModelError: the module has no whole number of that name.
-    """
-    known = vars(layer).get(name)
-    if name.startswith("_") or type(known) is not int or type(layer).__module__.startswith("torch."):
-        raise ModelError(
-            f"set_width({type(layer).__name__}, {name[:80]!r}, {value})",
-            "the module keeps no whole number under that name",
-            "Rebuild from the stock network that was pruned",
-        )
-    setattr(layer, name, value)
-    vars(layer)[_OWN] = tuple(sorted({*vars(layer).get(_OWN, ()), name}))
-
-
-def own_widths(layer: nn.Module) -> dict[str, int]:
-    """The widths that ``set_width`` has set."""
-    return {name: getattr(layer, name) for name in vars(layer).get(_OWN, ())}
 
 
 def fit_attributes(layer: nn.Module) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from tinypress.errors import ModelError
 from tinypress.facts import Compressed
 from tinypress.press.engine import Engine
-from tinypress.press.recipe import Magnitude, Quantize, Recipe, Shrink, Step, Student
+from tinypress.press.recipe import Factorize, Magnitude, Quantize, Recipe, Shrink, Step, Structured, Student
 from tinypress.press.steps import Bench, apply_step
 from tinypress.receipt import Finding
 from tinypress.task import Task
@@ -62,7 +62,9 @@ def _alone(step: Step) -> Step | None:
             return step.model_copy(update={"importance": "l1"})
         case Quantize():
             return step.model_copy(update={"calibration_samples": 8})
-        case Student():
+        case Structured():
+            return step.model_copy(update={"rounds": 1, "importance": "l1"})
+        case Student() | Factorize():
             return step
         case _:
             return None

@@ -70,6 +70,59 @@ class Shrink(_Strict):
     importance: Literal["l1", "l2", "variance", "activation", "random"] = "l2"
 
 
+class Structured(_Strict):
+    """Remove neurons, channels and heads of any architecture, by a share or down to a budget.
+
+    Give one of ``ratio``, ``parameters``, ``bytes``, ``macs`` (a whole number, or a fraction of what it costs now) and
+    ``latency_ms`` (of one sample in ONNX Runtime). With ``rounds`` the goal is reached in so many cuts, with
+    ``epochs`` of recovery between them.
+    """
+
+    technique: Literal["structured"] = "structured"
+    ratio: float | None = Field(default=None, strict=True, ge=0, lt=1)
+    parameters: float | None = Field(default=None, strict=True, gt=0)
+    bytes: float | None = Field(default=None, strict=True, gt=0)
+    macs: float | None = Field(default=None, strict=True, gt=0)
+    latency_ms: float | None = Field(default=None, strict=True, gt=0)
+    importance: Literal["l1", "l2", "scale", "fpgm", "taylor", "hessian", "activation", "wanda", "random"] = (
+        "l2"
+    )
+    scope: Literal["group", "global"] = "group"
+    per: Literal["parameters", "bytes", "macs"] | None = None
+    units: Literal["heads", "head width"] = "heads"
+    keep: tuple[str, ...] = ()
+    multiple: int = Field(default=1, strict=True, ge=1)
+    min_width: int = Field(default=1, strict=True, ge=1)
+    rounds: int = Field(default=1, strict=True, ge=1)
+    epochs: int = Field(default=1, strict=True, ge=1)
+
+    @model_validator(mode="after")
+    def _one_goal(self) -> Structured:
+        _exactly_one(self, "ratio", "parameters", "bytes", "macs", "latency_ms")
+        return self
+
+
+class Factorize(_Strict):
+    """Two thinner layers for one: by the share of ``energy`` to keep, down to ``parameters``, or ``separable``."""
+
+    technique: Literal["factorize"] = "factorize"
+    energy: float | None = Field(default=None, strict=True, gt=0, le=1)
+    parameters: float | None = Field(default=None, strict=True, gt=0)
+    separable: Literal[True] | None = None
+    keep: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Factorize:
+        _exactly_one(self, "energy", "parameters", "separable")
+        return self
+
+
+def _exactly_one(step: BaseModel, *names: str) -> None:
+    given = [name for name in names if getattr(step, name) is not None]
+    if len(given) != 1:
+        raise ValueError(f"give one of {', '.join(names)}, not {' and '.join(given) or 'none'}")
+
+
 class Student(_Strict):
     """Start again from an untrained network, each layer smaller by ``ratio``."""
 
@@ -103,8 +156,8 @@ class Quantize(_Strict):
     calibration_samples: int = Field(default=256, strict=True, ge=1)
 
 
-STEPS = (Magnitude, Gradual, Shrink, Student, Recover, Distill, Quantize)
-Step = Magnitude | Gradual | Shrink | Student | Recover | Distill | Quantize
+STEPS = (Magnitude, Gradual, Shrink, Structured, Factorize, Student, Recover, Distill, Quantize)
+Step = Magnitude | Gradual | Shrink | Structured | Factorize | Student | Recover | Distill | Quantize
 _ByTechnique = Annotated[Step, Field(discriminator="technique")]
 _ANY_STEP: TypeAdapter[Step] = TypeAdapter(_ByTechnique)
 _TECHNIQUES: dict[str, type[BaseModel]] = {step.model_fields["technique"].default: step for step in STEPS}
@@ -189,6 +242,13 @@ def check_order(call: str, recipe: Recipe) -> None:
             call,
             f"{recipe.name!r} has {late!r} after 'quantize': it would move weights off their integers",
             "Put 'quantize' last",
+        )
+    zeroing = {"magnitude", "gradual"}
+    if "factorize" in kinds and (early := zeroing & set(kinds[: kinds.index("factorize")])):
+        raise RecipeError(
+            call,
+            f"{recipe.name!r} has 'factorize' after {min(early)!r}: a product of two layers would fill the zeros again",
+            "Put 'factorize' first",
         )
     if "student" in kinds[1:]:
         raise RecipeError(

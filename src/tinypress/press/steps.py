@@ -15,6 +15,7 @@ from tinypress.layers import owned_tensors, rebuild, structure
 from tinypress.press.engine import Engine
 from tinypress.press.recipe import (
     Distill,
+    Factorize,
     Gradual,
     Magnitude,
     Quantize,
@@ -22,19 +23,15 @@ from tinypress.press.recipe import (
     Recover,
     Shrink,
     Step,
+    Structured,
     Student,
 )
+from tinypress.press.smaller import factorized, structured
+from tinypress.press.zeros import check_score, zeroed, zeroed_gradually
 from tinypress.protocols import Loss
-from tinypress.prune import (
-    keep_zeros,
-    prune_gradually,
-    prune_model_by_magnitude,
-    prune_weights_at_random,
-    prune_weights_by_magnitude,
-)
-from tinypress.prune.model import check_pruning
+from tinypress.prune import keep_zeros
 from tinypress.quantize import quantize_model
-from tinypress.shrink import shrink_model
+from tinypress.shrink import OF_THE_LOSS, shrink_model
 from tinypress.task import Task
 from tinypress.train.checkpoint import Checkpoint
 from tinypress.train.loop import Progress, Schedule, fit, silent, supervised
@@ -56,15 +53,23 @@ def check_task(bench: Bench, recipe: Recipe) -> None:
     task = bench.task
     call = f"recipe {recipe.name!r} on task {task.name!r}"
     for step in recipe.steps:
-        if isinstance(step, Magnitude) and step.score == "magnitude":
-            ours = bench.engine.score is prune_weights_by_magnitude
-            check_pruning(call, step.sparsity, ours, step.pattern, step.allocation)
-        if isinstance(step, Gradual | Recover | Distill) and (task.train is None or task.loss is None):
+        if isinstance(step, Magnitude):
+            check_score(call, step, bench.engine.score)
+        trains = isinstance(step, Gradual | Recover | Distill) or (
+            isinstance(step, Structured) and step.rounds > 1
+        )
+        if trains and (task.train is None or task.loss is None):
             missing = "train data" if task.train is None else "loss"
             raise TaskError(
                 call,
                 f"{step.technique!r} trains, and the task gives no {missing}",
                 "Add it to the Task, or leave the step out",
+            )
+        if isinstance(step, Structured) and step.importance in OF_THE_LOSS and task.loss is None:
+            raise TaskError(
+                call,
+                f"importance {step.importance!r} is worked out from the loss, and the task gives none",
+                "Add loss to the Task, or choose 'l2'",
             )
         if isinstance(step, Student) and task.build is None:
             raise TaskError(
@@ -85,11 +90,18 @@ def apply_step(step: Step, before: Compressed, bench: Bench, *, from_scratch: bo
     """
     match step:
         case Magnitude():
-            after = _prune(step, before, bench)
+            after = zeroed(step, before, bench.seed, bench.engine.score)
+            after = _join(before, after, pruned=before.pruned | after.pruned)
         case Gradual():
-            after = _gradual(step, before, bench, from_scratch)
+            schedule = _schedule(step.epochs, bench, from_scratch)
+            after = zeroed_gradually(step, before, bench.task, schedule, bench.checkpoint, bench.progress)
         case Shrink():
             after = _shrink(step.ratio, step.importance, before, bench)
+        case Structured():
+            after = structured(step, before, bench.task, bench.seed, bench.progress)
+            after = _join(before, after, pruned=before.pruned)
+        case Factorize():
+            after = _join(before, factorized(step, before, bench.task), pruned=before.pruned)
         case Student():
             after = _student(step, bench)
         case Recover():
@@ -105,44 +117,6 @@ def apply_step(step: Step, before: Compressed, bench: Bench, *, from_scratch: bo
 def _join(before: Compressed, after: Compressed, *, pruned: frozenset[str]) -> Compressed:
     return Compressed(
         after.model, (*before.changes, *after.changes), (*before.notes, *after.notes), pruned, after.plan
-    )
-
-
-def _prune(step: Magnitude, before: Compressed, bench: Bench) -> Compressed:
-    seed = bench.seed
-
-    def at_random(layer: nn.Module, sparsity: float) -> Compressed:
-        return prune_weights_at_random(layer, sparsity, seed=seed)
-
-    score = at_random if step.score == "random" else bench.engine.score
-    after = prune_model_by_magnitude(
-        before.model,
-        step.sparsity,
-        scope=step.scope,
-        score=score,
-        pattern=step.pattern,
-        allocation=step.allocation,
-    )
-    return _join(before, after, pruned=before.pruned | after.pruned)
-
-
-def _gradual(step: Gradual, before: Compressed, bench: Bench, from_scratch: bool) -> Compressed:
-    task = bench.task
-    assert task.train is not None
-    assert task.loss is not None
-    return prune_gradually(
-        before,
-        task.train,
-        task.validation,
-        supervised(task.loss),
-        _schedule(step.epochs, bench, from_scratch),
-        step.sparsity,
-        end=step.end,
-        every=step.every,
-        scope=step.scope,
-        allocation=step.allocation,
-        checkpoint=bench.checkpoint,
-        progress=bench.progress,
     )
 
 

@@ -94,11 +94,13 @@ def by_rank(blocks: Sequence[Sequence[Block]], widths: Sequence[int], ratio: flo
     return cuts_of(chosen)
 
 
-def by_budget(blocks: Sequence[Sequence[Block]], cost: Callable[[Cuts], float], most: float) -> Cuts | None:
+def by_budget(
+    blocks: Sequence[Sequence[Block]], cost: Callable[[Cuts], float], most: float, *, give_back: bool = True
+) -> Cuts | None:
     """As few of the ranked blocks as bring ``cost`` to at most ``most``; None where all of them do not.
 
-    What was removed and still fits is then given back, the most important first, so that the cost ends within one
-    smallest step of ``most``.
+    With ``give_back`` what was removed and still fits is put back, the most important first, so that the cost ends
+    within one smallest step of ``most``. It asks for the cost once for each group at least.
     """
     order = ranked(blocks)
     if cost(cuts_of(order)) > most:
@@ -111,6 +113,8 @@ def by_budget(blocks: Sequence[Sequence[Block]], cost: Callable[[Cuts], float], 
         else:
             low = middle + 1
     chosen = order[:low]
+    if not give_back:
+        return cuts_of(chosen)
     closed: set[int] = set()
     for block in reversed(list(chosen)):
         if block.group in closed:

@@ -296,7 +296,7 @@ def _chosen(
 
     if of({}) <= most:
         return {}
-    cuts = by_budget(blocks, of, most)
+    cuts = by_budget(blocks, of, most, give_back=plan.measure is None)
     if cuts is None:
         least = of(cuts_of([block for own in blocks for block in own]))
         raise ModelError(

@@ -5,14 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from tinypress.facts import Change, Note
 from tinypress.graph import Traced, forward_eval, tensors_of
-from tinypress.layers import Size, attributes_of, copy_model, fit_attributes, own_widths, owned_tensors
+from tinypress.layers import (
+    Size,
+    attributes_of,
+    copy_model,
+    fit_attributes,
+    own_widths,
+    owned_tensors,
+    width_of,
+)
 from tinypress.shrink.adapt import adapt, sizes_by_module
+from tinypress.shrink.config import fit_configs
 from tinypress.shrink.groups import Group, Survey
 from tinypress.shrink.reference import masked_outputs, removed_labels
 
@@ -43,7 +54,7 @@ def operate(model: nn.Module, cuts: Sequence[Cut], traced: Traced, found: Survey
     """
     whole, failure = _operated(model, cuts, traced, found)
     if failure is None:
-        return Outcome(whole, changes_between(model, whole))
+        return _with_configs(model, whole, cuts, traced, found, ())
     kept: list[Cut] = []
     notes: list[Note] = []
     smaller = copy_model(model)
@@ -63,22 +74,44 @@ def operate(model: nn.Module, cuts: Sequence[Cut], traced: Traced, found: Survey
                     f"pass fails ({failure}); write no literal widths in forward(), or name them in keep",
                 )
             )
-    return Outcome(smaller, changes_between(model, smaller), tuple(notes))
+    return _with_configs(model, smaller, kept, traced, found, tuple(notes))
+
+
+def _with_configs(
+    model: nn.Module,
+    smaller: nn.Module,
+    cuts: Sequence[Cut],
+    traced: Traced,
+    found: Survey,
+    notes: tuple[Note, ...],
+) -> Outcome:
+    """The outcome, once the configs of the networks in it say their widths where they can."""
+    due = tensors_of(forward_eval(smaller, traced.example))
+    sizes = sizes_by_module(traced, found, _gone(found, cuts))
+    more = fit_configs(model, smaller, sizes, lambda tried: _differs(tried, traced, due, _SAME) is None)
+    return Outcome(smaller, changes_between(model, smaller), (*notes, *more))
+
+
+def _gone(found: Survey, cuts: Sequence[Cut]) -> NDArray[np.bool_]:
+    return removed_labels(found, {found.groups.index(cut.group): cut.units for cut in cuts})
 
 
 def _operated(
     model: nn.Module, cuts: Sequence[Cut], traced: Traced, found: Survey
 ) -> tuple[nn.Module, str | None]:
     """A copy of ``model`` with the cuts made and its own numbers adapted, and what is wrong with it."""
-    gone = removed_labels(found, {found.groups.index(cut.group): cut.units for cut in cuts})
+    gone = _gone(found, cuts)
     due = masked_outputs(traced, found, model, gone)
     smaller = cut_out(model, cuts)
     failure = adapt(smaller, sizes_by_module(traced, found, gone), lambda cut: _differs(cut, traced, due))
     return smaller, failure
 
 
-def _differs(model: nn.Module, traced: Traced, due: Sequence[Tensor]) -> str | None:
+def _differs(
+    model: nn.Module, traced: Traced, due: Sequence[Tensor], tolerance: Mapping[bool, float] | None = None
+) -> str | None:
     """What goes wrong when ``model`` runs, or how far from ``due`` it is; None if it is right but for rounding."""
+    tolerance = _TOLERANCE if tolerance is None else tolerance
     outputs = _attempt(model, traced.example, [tuple(x.shape) for x in due])
     if isinstance(outputs, str):
         return outputs
@@ -87,13 +120,15 @@ def _differs(model: nn.Module, traced: Traced, due: Sequence[Tensor]) -> str | N
             continue
         scale = float(want.abs().max()) if want.numel() else 0.0
         off = float((got - want).abs().max()) if want.numel() else 0.0
-        if not off <= _TOLERANCE[want.dtype == torch.float64] * max(scale, 1e-6):
+        if not off <= tolerance[want.dtype == torch.float64] * max(scale, 1e-6):
             return f"its output is off by {off:.3g} of {scale:.3g}"
     return None
 
 
 # In float64, and in fewer bits, where the order of a sum moves deep networks more.
 _TOLERANCE = {True: 1e-9, False: 1e-2}
+# Of one network that is built in two ways, and does the same sums in the same order.
+_SAME = {True: 1e-12, False: 1e-6}
 
 
 def _attempt(
@@ -168,7 +203,7 @@ def changes_between(before: nn.Module, after: nn.Module) -> tuple[Change, ...]:
         old = old_modules[path]
         was: dict[str, Size] = {k: v for k, v in attributes_of(old).items() if isinstance(v, int)}
         now = dict(attributes_of(layer))
-        was |= {name: getattr(old, name) for name in own_widths(layer)}
+        was |= {name: width_of(old, name) for name in own_widths(layer)}
         if not now or own_widths(layer):
             was, now = {**was, **_sizes(old)}, {**now, **_sizes(layer)}
         for name, value in was.items():

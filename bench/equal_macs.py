@@ -1,0 +1,141 @@
+"""Quality at equal MACs: ours beside Torch-Pruning and beside the same small network trained from scratch.
+
+All three have at most the same MACs and are judged on the test split in ONNX Runtime. Both pruned networks get the
+task's own recovery; the one from scratch gets the full training and the recovery's epochs on top.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from typing import Any
+
+import torch
+import torch_pruning
+from torch import nn
+
+from tinypress.facts import Compressed
+from tinypress.float_onnx import to_float_onnx
+from tinypress.graph import trace
+from tinypress.layers import rebuild, structure
+from tinypress.measure.compute import count_macs
+from tinypress.measure.quality import Evaluation, evaluate, resolve_metric
+from tinypress.measure.verdict import paired_drop
+from tinypress.press.recipe import Structured
+from tinypress.press.smaller import structured
+from tinypress.runtimes.onnx import open_onnx
+from tinypress.task import Task
+from tinypress.tasks.find import find_task
+from tinypress.train.loop import Schedule, fit, silent, supervised
+
+
+def measure(names: tuple[str, ...], share: float, seeds: int) -> dict[str, Any]:
+    """For each task and seed: MACs and quality of the whole network and of the three, and what ours loses to both."""
+    return {name: _of_task(find_task(name), share, seeds) for name in names}
+
+
+def _of_task(task: Task, share: float, seeds: int) -> dict[str, Any]:
+    whole = macs(task.model, task)
+    most = share * whole
+    rows = []
+    for seed in range(seeds):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ours = _ours(task, most, seed)
+            theirs = _theirs(task, most)
+            made = {
+                "ours": _trained(ours, task, task.training.recovery_epochs, seed, scratch=False),
+                "theirs": _trained(theirs, task, task.training.recovery_epochs, seed, scratch=False),
+                "from scratch": _trained(
+                    _untrained(task, ours, seed),
+                    task,
+                    task.training.max_epochs + task.training.recovery_epochs,
+                    seed,
+                    scratch=True,
+                ),
+            }
+        rows.append(_judged(task, made, seed))
+    return {"macs": whole, "quality": _evaluated(task.model, task).value, "share": share, "seeds": rows}
+
+
+def macs(model: nn.Module, task: Task) -> int:
+    """MACs of one sample."""
+    return count_macs(trace(model, task.example_inputs))
+
+
+def _ours(task: Task, most: float, seed: int) -> nn.Module:
+    step = Structured(macs=most, importance="taylor", per="macs", min_width=2)
+    return structured(step, Compressed(task.model), task, seed, silent).model
+
+
+def _theirs(task: Task, most: float) -> nn.Module:
+    """Torch-Pruning by its group L2 norm at the smallest ratio that keeps within ``most`` MACs."""
+    low, high = 0.0, 0.95
+    for _ in range(12):
+        middle = (low + high) / 2
+        low, high = (low, middle) if macs(_pruned(task, middle), task) <= most else (middle, high)
+    return _pruned(task, high)
+
+
+def _pruned(task: Task, ratio: float) -> nn.Module:
+    model = copy.deepcopy(task.model)
+    last = [layer for layer in model.modules() if isinstance(layer, nn.Linear)][-1]
+    torch_pruning.pruner.BasePruner(
+        model,
+        task.example_inputs,
+        importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
+        pruning_ratio=ratio,
+        ignored_layers=[last],
+    ).step()
+    return model
+
+
+def _untrained(task: Task, like: nn.Module, seed: int) -> nn.Module:
+    assert task.build is not None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = rebuild(task.build(), structure(like))
+        for layer in model.modules():
+            reset = getattr(layer, "reset_parameters", None)
+            if callable(reset):
+                reset()
+    return model
+
+
+def _trained(model: nn.Module, task: Task, epochs: int, seed: int, *, scratch: bool) -> nn.Module:
+    assert task.train is not None
+    assert task.loss is not None
+    training = task.training
+    schedule = Schedule(
+        epochs=epochs,
+        learning_rate=training.learning_rate if scratch else training.recovery_learning_rate,
+        batch_size=training.batch_size,
+        weight_decay=training.weight_decay,
+        seed=seed,
+    )
+    return fit(model, task.train, task.validation, supervised(task.loss), schedule).model
+
+
+def _evaluated(model: nn.Module, task: Task) -> Evaluation:
+    runner = open_onnx(to_float_onnx(model, task.example_inputs).SerializeToString())
+    return evaluate(runner, task.test, resolve_metric(task.metric, task.higher_is_better))
+
+
+def _judged(task: Task, made: dict[str, nn.Module], seed: int) -> dict[str, Any]:
+    metric = resolve_metric(task.metric, task.higher_is_better)
+    results = {name: _evaluated(model, task) for name, model in made.items()}
+    row: dict[str, Any] = {
+        name: {"macs": macs(made[name], task), "quality": result.value} for name, result in results.items()
+    }
+    for other in ("theirs", "from scratch"):
+        drop = paired_drop(
+            results[other].outputs,
+            results["ours"].outputs,
+            task.test.targets,
+            task.test.groups,
+            metric,
+            task.tolerance,
+            seed,
+        )
+        row[f"lost to {other}"] = {"value": drop.value, "low": drop.low, "high": drop.high, "unit": drop.unit}
+    return row

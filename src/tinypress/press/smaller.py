@@ -1,0 +1,139 @@
+"""The steps that leave a smaller dense network, with what they take from the task: data, losses, and a clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from tinypress.facts import Change, Compressed
+from tinypress.float_onnx import to_float_onnx
+from tinypress.measure.latency import alone, interleave
+from tinypress.press.recipe import Factorize, Structured
+from tinypress.protocols import Runner
+from tinypress.prune import keep_zeros
+from tinypress.runtimes.onnx import open_onnx
+from tinypress.shrink import Budget, factorize_model, prune_structured
+from tinypress.task import Split, Task
+from tinypress.train.loop import Progress, Schedule, fit, supervised
+
+_SAMPLES, _BATCH = 256, 64  # that an importance is worked out on
+
+
+def structured(step: Structured, before: Compressed, task: Task, seed: int, progress: Progress) -> Compressed:
+    """``before`` pruned to the goal of ``step``, recovered between its rounds; pruned zeros stay zero."""
+    samples = _samples(task, seed)
+    losses = tuple(_loss_on(task, part) for part in _batches(samples)) if task.loss is not None else ()
+    trained: list[int] = []
+
+    def recover(model: nn.Module, number: int) -> nn.Module:
+        assert task.train is not None
+        assert task.loss is not None
+        if number == step.rounds:  # what follows is the recipe's own
+            return model
+        schedule = Schedule(
+            epochs=step.epochs,
+            learning_rate=task.training.recovery_learning_rate,
+            batch_size=task.training.batch_size,
+            weight_decay=task.training.weight_decay,
+            seed=seed,
+        )
+        fitted = fit(
+            model,
+            task.train,
+            task.validation,
+            supervised(task.loss),
+            schedule,
+            after_step=lambda trained_model: keep_zeros(trained_model, before.pruned),
+            progress=progress,
+            what=f"recovering after cut {number} of {step.rounds}",
+        )
+        trained.append(fitted.steps)
+        return fitted.model
+
+    after = prune_structured(
+        before.model,
+        task.example_inputs,
+        ratio=step.ratio,
+        budget=None if step.ratio is not None else _budget(step, before.model, task),
+        importance=step.importance,
+        scope=step.scope,
+        per=step.per,
+        keep=step.keep,
+        units=step.units,
+        multiple=step.multiple,
+        min_width=step.min_width,
+        calibration=samples.inputs,
+        losses=losses,
+        steps=step.rounds,
+        recover=recover if step.rounds > 1 else None,
+        seed=seed,
+    )
+    changes = (*after.changes, *([Change("", "training steps", 0, sum(trained))] if trained else []))
+    return replace(after, changes=changes)
+
+
+def factorized(step: Factorize, before: Compressed, task: Task) -> Compressed:
+    """``before`` with pairs of layers as ``step`` says."""
+    return factorize_model(
+        before.model,
+        task.example_inputs,
+        energy=step.energy,
+        parameters=step.parameters,
+        separable=bool(step.separable),
+        keep=step.keep,
+    )
+
+
+def onnx_latency(
+    model: nn.Module, example_inputs: tuple[Tensor, ...], *, threads: int = 1
+) -> Callable[[nn.Module], float]:
+    """How to measure the milliseconds of one sample in ONNX Runtime, for ``Budget(latency_ms=..., measure=...)``.
+
+    Each network is timed in turn with ``model``, and the ratio that comes out is taken of the milliseconds that
+    ``model`` had at the beginning: a machine that becomes slower meanwhile does not make a network slower.
+
+    Args:
+        example_inputs: one tensor [B, ...] per argument of ``forward``; the first sample is what is timed.
+
+    Raises:
+        ModelError: the network cannot be exported.
+    """
+    example = [x[:1].numpy() for x in example_inputs]
+
+    def opened(network: nn.Module) -> Runner:
+        return open_onnx(to_float_onnx(network, example_inputs).SerializeToString(), threads, outputs=None)
+
+    stock = opened(model)
+    begun = alone(lambda: stock.run(example), batch=1, threads=threads).median
+
+    def measure(network: nn.Module) -> float:
+        runner = opened(network)
+        timed = interleave(lambda: stock.run(example), lambda: runner.run(example), batch=1, threads=threads)
+        return begun * timed.ratio_to_baseline.value
+
+    return measure
+
+
+def _budget(step: Structured, model: nn.Module, task: Task) -> Budget:
+    if step.latency_ms is not None:
+        return Budget(latency_ms=step.latency_ms, measure=onnx_latency(model, task.example_inputs))
+    return Budget(parameters=step.parameters, bytes=step.bytes, macs=step.macs)
+
+
+def _samples(task: Task, seed: int) -> Split:
+    samples = task.train if task.train is not None else task.validation
+    order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed))
+    return samples.take(order[:_SAMPLES])
+
+
+def _batches(samples: Split) -> list[Split]:
+    return [samples.take(slice(start, start + _BATCH)) for start in range(0, len(samples), _BATCH)]
+
+
+def _loss_on(task: Task, part: Split) -> Callable[[nn.Module], Tensor]:
+    assert task.loss is not None
+    loss = task.loss
+    return lambda model: loss(model(*part.inputs), part.targets)

@@ -1,0 +1,123 @@
+"""A budget is met from below, within 2 % where one step is that fine, by costs that are counted in another way here."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+from zoo import build
+
+from tinypress.shrink import Budget, prune_structured
+
+
+class Wide(nn.Module):
+    """Convolutions with a residual, a depthwise one, batch norm and a head: wide enough for fine steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, 64, 3, padding=1)
+        self.norm = nn.BatchNorm2d(64)
+        self.depthwise = nn.Conv2d(64, 64, 3, padding=1, groups=64)
+        self.mix = nn.Conv2d(64, 64, 1)
+        self.grow = nn.Conv2d(64, 96, 3, stride=2)
+        self.hidden = nn.Linear(96, 128)
+        self.head = nn.Linear(128, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.norm(self.first(x)))
+        x = x + self.mix(self.depthwise(x))
+        x = torch.relu(self.grow(x)).mean((2, 3))
+        return self.head(torch.relu(self.hidden(x)))
+
+
+EXAMPLE = (torch.randn(2, 1, 12, 12, generator=torch.Generator().manual_seed(0)),)
+
+
+def macs(model: nn.Module, inputs: tuple[Tensor, ...]) -> float:
+    """Of one sample, by torch's own counter, which counts two operations for each."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.eval()(*inputs)
+    return counter.get_total_flops() / 2 / len(inputs[0])
+
+
+def parameters(model: nn.Module, inputs: tuple[Tensor, ...]) -> float:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def bytes_of(model: nn.Module, inputs: tuple[Tensor, ...]) -> float:
+    return sum(tensor.numel() * tensor.element_size() for tensor in (*model.parameters(), *model.buffers()))
+
+
+COUNTS = {"macs": macs, "parameters": parameters, "bytes": bytes_of}
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+
+
+@pytest.mark.parametrize("cost", COUNTS)
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.85])
+def test_a_share_of_what_it_costs_now(cost: str, share: float) -> None:
+    model = Wide()
+    count = COUNTS[cost]
+    most = share * count(model, EXAMPLE)
+    now = count(prune_structured(model, EXAMPLE, budget=Budget(**{cost: share})).model, EXAMPLE)
+    assert 0.98 * most <= now <= most
+
+
+def test_a_whole_number() -> None:
+    done = prune_structured(Wide(), EXAMPLE, budget=Budget(parameters=20_000))
+    assert 19_600 <= parameters(done.model, EXAMPLE) <= 20_000
+
+
+@pytest.mark.parametrize("name", ["MobileNetV2", "BERT"])
+def test_real_designs(name: str) -> None:
+    model, inputs = build(name)
+    most = 0.5 * macs(model, inputs)
+    now = macs(prune_structured(model, inputs, budget=Budget(macs=0.5), per="macs").model, inputs)
+    assert 0.98 * most <= now <= most
+
+
+def test_steps_end_at_the_goal_and_train_between() -> None:
+    seen: list[float] = []
+
+    def recover(model: nn.Module, step: int) -> nn.Module:
+        seen.append(macs(model, EXAMPLE))
+        return model
+
+    model = Wide()
+    whole = macs(model, EXAMPLE)
+    done = prune_structured(model, EXAMPLE, budget=Budget(macs=0.3), steps=3, recover=recover)
+    assert len(seen) == 3
+    assert 0.98 * 0.3 * whole <= macs(done.model, EXAMPLE) <= 0.3 * whole
+    factors = [now / was for was, now in zip([whole, *seen], seen, strict=False)]
+    assert max(factors) - min(factors) < 0.03
+
+
+def test_a_measured_cost_ends_below_within_a_step() -> None:
+    """What ``measure`` returns is all that counts; here parameters stand for milliseconds."""
+    model = Wide()
+    asked: list[float] = []
+
+    def measure(network: nn.Module) -> float:
+        asked.append(parameters(network, EXAMPLE) / 1000)
+        return asked[-1]
+
+    done = prune_structured(model, EXAMPLE, budget=Budget(latency_ms=20.0, measure=measure))
+    assert 18.0 <= parameters(done.model, EXAMPLE) / 1000 <= 20.0
+    assert len(asked) <= 14  # each one is an export and a measurement
+
+
+@pytest.mark.parametrize("multiple", [4, 8])
+def test_widths_are_multiples(multiple: int) -> None:
+    model = prune_structured(Wide(), EXAMPLE, budget=Budget(macs=0.4), multiple=multiple).model
+    widths = [model.first.out_channels, model.grow.out_channels, model.hidden.out_features]
+    assert all(width % multiple == 0 for width in widths)
+
+
+def test_no_layer_falls_below_the_least_width() -> None:
+    model = prune_structured(Wide(), EXAMPLE, budget=Budget(macs=0.2), min_width=20).model
+    assert min(model.first.out_channels, model.grow.out_channels, model.hidden.out_features) >= 20
