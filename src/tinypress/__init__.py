@@ -1,6 +1,34 @@
 """Press a trained PyTorch network until it fits, and hand over the file that ships with a measured receipt."""
 
-from tinypress.distill import DistillationLoss, train_with_distillation
+from tinypress.distill import (
+    AttentionTransfer,
+    BoundedRegression,
+    CosineLoss,
+    DecoupledLoss,
+    DistillationLoss,
+    FeatureMatching,
+    InfoNCE,
+    MatchingLoss,
+    MeanTeacher,
+    OnBoth,
+    OnFeatures,
+    OnOutputs,
+    OnTargets,
+    OnTokens,
+    RelationalAngle,
+    RelationalDistance,
+    SimilarityPreserving,
+    TokenCosine,
+    TokenCrossEntropy,
+    TokenDistillation,
+    VirtualTeacher,
+    WeightedSum,
+    born_again,
+    own_student,
+    scale_student,
+    train_with_distillation,
+    triple_loss,
+)
 from tinypress.errors import TinypressError
 from tinypress.facts import Change, Compressed, Note, QuantizedWeight
 from tinypress.measure.latency_table import LatencyTable, preferred_multiple, read_latency_table
@@ -13,7 +41,18 @@ from tinypress.press.pipeline import press
 from tinypress.press.recipe import Recipe
 from tinypress.press.smaller import onnx_latency
 from tinypress.press.verify import verify
-from tinypress.prune import calculate_sparsity, prune_model_by_magnitude, prune_weights_by_magnitude
+from tinypress.prune import (
+    calculate_sparsity,
+    find_ticket,
+    gradual_pruning,
+    keep_zeros,
+    movement_pruning,
+    prune_gradually,
+    prune_in_rounds,
+    prune_model_by_magnitude,
+    prune_model_by_wanda,
+    prune_weights_by_magnitude,
+)
 from tinypress.quantize import dequantize_layer_weights, quantize_layer_weights, quantize_model
 from tinypress.receipt import Receipt
 from tinypress.shrink import (
@@ -26,48 +65,86 @@ from tinypress.shrink import (
 )
 from tinypress.task import Split, Task, split_from
 from tinypress.tasks.find import find_task
-from tinypress.train.loop import Schedule
+from tinypress.train import Checkpoint, Hook, Schedule, accelerated, fit, reestimate_batch_norm, supervised
 
 __all__ = [
+    "AttentionTransfer",
+    "BoundedRegression",
     "Budget",
     "Change",
+    "Checkpoint",
     "Compressed",
     "CompressionMetrics",
+    "CosineLoss",
+    "DecoupledLoss",
     "DistillationLoss",
     "Engine",
+    "FeatureMatching",
+    "Hook",
+    "InfoNCE",
     "LatencyTable",
+    "MatchingLoss",
+    "MeanTeacher",
     "ModelSize",
     "Note",
+    "OnBoth",
+    "OnFeatures",
+    "OnOutputs",
+    "OnTargets",
+    "OnTokens",
     "ParameterCount",
     "QuantizedWeight",
     "Receipt",
     "Recipe",
+    "RelationalAngle",
+    "RelationalDistance",
     "Schedule",
     "Searched",
+    "SimilarityPreserving",
     "Split",
     "Task",
     "TinypressError",
+    "TokenCosine",
+    "TokenCrossEntropy",
+    "TokenDistillation",
+    "VirtualTeacher",
+    "WeightedSum",
+    "accelerated",
+    "born_again",
     "calculate_sparsity",
     "compare_compression_techniques",
     "compute_neuron_importance",
     "dequantize_layer_weights",
     "factorize_model",
     "find_task",
+    "find_ticket",
+    "fit",
+    "gradual_pruning",
+    "keep_zeros",
     "measure_layers",
+    "movement_pruning",
     "onnx_latency",
+    "own_student",
     "preferred_multiple",
     "press",
+    "prune_gradually",
+    "prune_in_rounds",
     "prune_layer_neurons",
     "prune_model_by_magnitude",
+    "prune_model_by_wanda",
     "prune_structured",
     "prune_weights_by_magnitude",
     "quantize_layer_weights",
     "quantize_model",
     "read_latency_table",
+    "reestimate_batch_norm",
     "remove_layers",
+    "scale_student",
     "search_architecture",
     "split_from",
     "standard_recipes",
+    "supervised",
     "train_with_distillation",
+    "triple_loss",
     "verify",
 ]

@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tinypress.distill import DistillationLoss, MatchingLoss
-from tinypress.distill.losses import teacher_outputs
+from tinypress.distill import DistillationLoss, MatchingLoss, ask_teacher
 from tinypress.errors import DataError, InputError
 
 
@@ -100,7 +99,7 @@ def test_outputs_that_are_no_logits_are_matched() -> None:
 def test_the_teacher_is_asked_in_evaluation_mode_and_left_as_it_was() -> None:
     teacher = nn.Sequential(nn.Linear(3, 2), nn.Dropout(0.5)).train()
     x = torch.randn(7, 3, generator=torch.Generator().manual_seed(0))
-    found = teacher_outputs(teacher, (x,), batch_size=3)
+    (found,) = ask_teacher(teacher, (x,), batch_size=3)
     torch.testing.assert_close(found, teacher[0](x).detach())
     assert teacher.training
     assert not found.requires_grad

@@ -12,7 +12,17 @@ from press.small import small_task
 from tinypress.archive import read_archive, write_archive
 from tinypress.facts import Compressed
 from tinypress.press.engine import Engine
-from tinypress.press.recipe import Distill, Factorize, Magnitude, Quantize, Recover, Shrink, Step, Structured
+from tinypress.press.recipe import (
+    Distill,
+    Factorize,
+    Gradual,
+    Magnitude,
+    Quantize,
+    Recover,
+    Shrink,
+    Step,
+    Structured,
+)
 from tinypress.press.steps import Bench, apply_step
 from tinypress.prune import calculate_sparsity
 from tinypress.runtimes.onnx import open_onnx
@@ -22,6 +32,7 @@ TASK = small_task()
 BENCH = Bench(TASK, Engine(), seed=0)
 STEPS: tuple[Step, ...] = (
     Magnitude(sparsity=0.6),
+    Gradual(sparsity=0.6, epochs=1),
     Shrink(ratio=0.5),
     Structured(macs=0.6, importance="taylor"),
     Factorize(energy=0.7),
@@ -29,20 +40,35 @@ STEPS: tuple[Step, ...] = (
     Distill(epochs=1),
     Quantize(),
 )
+# these differ from the first step above in which weights of a layer go, and in little that follows
+PLACED: tuple[Step, ...] = (
+    Magnitude(sparsity=0.5, pattern="2:4"),
+    Magnitude(sparsity=0.6, allocation="erk"),
+    Magnitude(sparsity=0.6, allocation="lamp"),
+)
 NARROWING = Shrink | Structured
 
 
 def allowed(one: Step, two: Step) -> bool:
     """Whether a recipe may have this order; what it may not is in ``test_recipe.py``."""
-    filled = isinstance(one, Magnitude) and isinstance(two, Factorize)
+    filled = isinstance(one, Magnitude | Gradual) and isinstance(two, Factorize)
     return one is not two and not isinstance(one, Quantize) and not filled
 
 
-ORDERS = [(one, two) for one in STEPS for two in STEPS if allowed(one, two)]
+ORDERS = [
+    *((one, two) for one in STEPS for two in STEPS if allowed(one, two)),
+    *((step, Quantize()) for step in PLACED),
+    (PLACED[0], Recover(epochs=1)),
+]
+
+
+def name(step: Step) -> str:
+    special = step.pattern or step.allocation if isinstance(step, Magnitude) else None
+    return f"{step.technique} {special}" if special else step.technique
 
 
 def names(steps: tuple[Step, ...]) -> str:
-    return ">".join(step.technique for step in steps)
+    return ">".join(name(step) for step in steps)
 
 
 def carry_out(steps: tuple[Step, ...]) -> Compressed:
@@ -52,7 +78,7 @@ def carry_out(steps: tuple[Step, ...]) -> Compressed:
     return state
 
 
-@pytest.mark.parametrize("step", STEPS, ids=lambda step: step.technique)
+@pytest.mark.parametrize("step", [*STEPS, *PLACED], ids=name)
 def test_the_network_that_came_in_is_unchanged(step: Step) -> None:
     before = copy.deepcopy(TASK.model.state_dict())
     apply_step(step, Compressed(TASK.model), BENCH, from_scratch=False)
@@ -68,8 +94,9 @@ def test_every_pair_in_both_orders(steps: tuple[Step, Step], tmp_path: Path) -> 
     with torch.no_grad():
         logits = state.model(x)
     assert logits.shape == (len(x), 3)
-    if isinstance(steps[0], Magnitude):
+    if isinstance(steps[0], Magnitude | Gradual):
         expected = calculate_sparsity(carry_out(steps[:1]).model)
+        assert expected == pytest.approx(steps[0].sparsity, abs=0.07)  # 2:4 fits two of three layers
         assert calculate_sparsity(state.model) >= expected - (0.15 if isinstance(steps[1], NARROWING) else 0)
     if isinstance(steps[0], NARROWING) and not isinstance(steps[1], NARROWING | Factorize):
         narrow = carry_out(steps[:1]).model.state_dict()

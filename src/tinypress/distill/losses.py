@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -91,16 +90,3 @@ class MatchingLoss(nn.Module):
         soft = functional.mse_loss(student_outputs, teacher_outputs)
         hard = self.task_loss(student_outputs, targets)
         return self.alpha * soft + (1 - self.alpha) * hard
-
-
-@torch.no_grad()
-def teacher_outputs(teacher: nn.Module, inputs: tuple[Tensor, ...], batch_size: int = 512) -> Tensor:
-    """The teacher's outputs [N, ...] for all samples, in evaluation mode; its mode is put back afterwards."""
-    training = teacher.training
-    teacher.eval()
-    parts = [
-        teacher(*(x[start : start + batch_size] for x in inputs))
-        for start in range(0, len(inputs[0]), batch_size)
-    ]
-    teacher.train(training)
-    return torch.cat(parts)

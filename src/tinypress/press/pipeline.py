@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -174,7 +175,8 @@ def _carry_out(folder: RunFolder, recipe: Recipe, bench: Bench) -> tuple[Compres
         kept = folder.load_step(key, bench.task.model)
         if kept is None:
             start = time.perf_counter()
-            after = apply_step(step, current, bench, from_scratch=from_scratch)
+            watched = replace(bench, checkpoint=folder.checkpoint(key))
+            after = apply_step(step, current, watched, from_scratch=from_scratch)
             kept = after, time.perf_counter() - start
             folder.save_step(key, *kept)
         current, seconds = kept

@@ -8,11 +8,12 @@ import re
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from tinypress.errors import RecipeError
+from tinypress.errors import InputError, RecipeError
+from tinypress.prune.model import check_pruning
 
 
 class _Strict(BaseModel):
@@ -35,6 +36,30 @@ class Magnitude(_Strict):
     sparsity: float = Field(strict=True, ge=0, le=1)
     scope: Literal["global", "layer"] = "global"
     score: Literal["magnitude", "random"] = "magnitude"
+    pattern: str | None = None
+    allocation: Literal["uniform", "erk", "lamp"] | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        try:
+            check_pruning(
+                "magnitude", self.sparsity, self.score == "magnitude", self.pattern, self.allocation
+            )
+        except InputError as error:
+            raise RecipeError(error.call, error.problem, error.remedy) from error
+        return self
+
+
+class Gradual(_Strict):
+    """Zero the smallest weights little by little while the network recovers on the labels."""
+
+    technique: Literal["gradual"] = "gradual"
+    sparsity: float = Field(strict=True, ge=0, le=1)
+    scope: Literal["global", "layer"] = "global"
+    allocation: Literal["uniform", "erk", "lamp"] | None = None
+    end: float = Field(default=0.5, strict=True, gt=0, le=1)
+    every: int = Field(default=10, strict=True, ge=1)
+    epochs: int | None = Field(default=None, strict=True, ge=1)
 
 
 class Shrink(_Strict):
@@ -131,8 +156,8 @@ class Quantize(_Strict):
     calibration_samples: int = Field(default=256, strict=True, ge=1)
 
 
-STEPS = (Magnitude, Shrink, Structured, Factorize, Student, Recover, Distill, Quantize)
-Step = Magnitude | Shrink | Structured | Factorize | Student | Recover | Distill | Quantize
+STEPS = (Magnitude, Gradual, Shrink, Structured, Factorize, Student, Recover, Distill, Quantize)
+Step = Magnitude | Gradual | Shrink | Structured | Factorize | Student | Recover | Distill | Quantize
 _ByTechnique = Annotated[Step, Field(discriminator="technique")]
 _ANY_STEP: TypeAdapter[Step] = TypeAdapter(_ByTechnique)
 _TECHNIQUES: dict[str, type[BaseModel]] = {step.model_fields["technique"].default: step for step in STEPS}
@@ -218,17 +243,18 @@ def check_order(call: str, recipe: Recipe) -> None:
             f"{recipe.name!r} has {late!r} after 'quantize': it would move weights off their integers",
             "Put 'quantize' last",
         )
-    if "factorize" in kinds and "magnitude" in kinds[: kinds.index("factorize")]:
+    zeroing = {"magnitude", "gradual"}
+    if "factorize" in kinds and (early := zeroing & set(kinds[: kinds.index("factorize")])):
         raise RecipeError(
             call,
-            f"{recipe.name!r} has 'factorize' after 'magnitude': a product of two layers would fill the zeros again",
+            f"{recipe.name!r} has 'factorize' after {min(early)!r}: a product of two layers would fill the zeros again",
             "Put 'factorize' first",
         )
     if "student" in kinds[1:]:
         raise RecipeError(
             call, f"{recipe.name!r} throws earlier steps away with a new 'student'", "Put 'student' first"
         )
-    if "student" in kinds and not {"recover", "distill"} & set(kinds):
+    if "student" in kinds and not {"gradual", "recover", "distill"} & set(kinds):
         raise RecipeError(
             call, f"{recipe.name!r} never trains its 'student'", "Add a 'recover' or 'distill' step"
         )

@@ -2,8 +2,8 @@
 
 RUN/receipt.json report.html recipe.json
 RUN/artifacts/   the files that ship
-RUN/state/       run.json (what this run is), steps/ (networks between steps), made/ (hashes of artifacts),
-                 measured/ (candidates)
+RUN/state/       run.json (what this run is), steps/ (networks between steps), training/ (a step in the middle of
+                 its training), made/ (hashes of artifacts), measured/ (candidates)
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from tinypress.errors import ArtifactError, RunError
 from tinypress.facts import Change, Compressed, Note
 from tinypress.files import canonical, sha256, write_bytes, write_json
 from tinypress.receipt import Candidate, Receipt
+from tinypress.train.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,11 @@ class RunFolder:
             "seconds": seconds,
         }
         write_json(self.state / "steps" / f"{key}.json", facts)
+        self.checkpoint(key).path.unlink(missing_ok=True)
+
+    def checkpoint(self, key: str) -> Checkpoint:
+        """Where the training of the step with this key is kept until the step is finished."""
+        return Checkpoint(self.state / "training" / f"{key}.safetensors", key=key)
 
     def holds_artifact(self, name: str, path: Path) -> bool:
         """Whether the artifact called ``name`` lies at ``path`` as it was written."""
@@ -137,7 +143,7 @@ def open_run(path: Path, identity: dict[str, Any], *, fresh: bool = False) -> It
             for part in (
                 path,
                 folder.artifacts,
-                *(folder.state / name for name in ("steps", "made", "measured")),
+                *(folder.state / name for name in ("steps", "training", "made", "measured")),
             ):
                 for leftover in part.glob(".*.part"):
                     leftover.unlink()

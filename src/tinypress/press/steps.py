@@ -16,6 +16,7 @@ from tinypress.press.engine import Engine
 from tinypress.press.recipe import (
     Distill,
     Factorize,
+    Gradual,
     Magnitude,
     Quantize,
     Recipe,
@@ -26,22 +27,25 @@ from tinypress.press.recipe import (
     Student,
 )
 from tinypress.press.smaller import factorized, structured
+from tinypress.press.zeros import check_score, zeroed, zeroed_gradually
 from tinypress.protocols import Loss
-from tinypress.prune import keep_zeros, prune_model_by_magnitude, prune_weights_at_random
+from tinypress.prune import keep_zeros
 from tinypress.quantize import quantize_model
 from tinypress.shrink import OF_THE_LOSS, shrink_model
 from tinypress.task import Task
+from tinypress.train.checkpoint import Checkpoint
 from tinypress.train.loop import Progress, Schedule, fit, silent, supervised
 
 
 @dataclass(frozen=True)
 class Bench:
-    """What every step works with: the task, the engine, the seed, and who watches."""
+    """What every step works with: the task, the engine, the seed, who watches, and where a training is kept."""
 
     task: Task
     engine: Engine
     seed: int
     progress: Progress = silent
+    checkpoint: Checkpoint | None = None
 
 
 def check_task(bench: Bench, recipe: Recipe) -> None:
@@ -49,7 +53,11 @@ def check_task(bench: Bench, recipe: Recipe) -> None:
     task = bench.task
     call = f"recipe {recipe.name!r} on task {task.name!r}"
     for step in recipe.steps:
-        trains = isinstance(step, Recover | Distill) or (isinstance(step, Structured) and step.rounds > 1)
+        if isinstance(step, Magnitude):
+            check_score(call, step, bench.engine.score)
+        trains = isinstance(step, Gradual | Recover | Distill) or (
+            isinstance(step, Structured) and step.rounds > 1
+        )
         if trains and (task.train is None or task.loss is None):
             missing = "train data" if task.train is None else "loss"
             raise TaskError(
@@ -82,7 +90,11 @@ def apply_step(step: Step, before: Compressed, bench: Bench, *, from_scratch: bo
     """
     match step:
         case Magnitude():
-            after = _prune(step, before, bench)
+            after = zeroed(step, before, bench.seed, bench.engine.score)
+            after = _join(before, after, pruned=before.pruned | after.pruned)
+        case Gradual():
+            schedule = _schedule(step.epochs, bench, from_scratch)
+            after = zeroed_gradually(step, before, bench.task, schedule, bench.checkpoint, bench.progress)
         case Shrink():
             after = _shrink(step.ratio, step.importance, before, bench)
         case Structured():
@@ -106,17 +118,6 @@ def _join(before: Compressed, after: Compressed, *, pruned: frozenset[str]) -> C
     return Compressed(
         after.model, (*before.changes, *after.changes), (*before.notes, *after.notes), pruned, after.plan
     )
-
-
-def _prune(step: Magnitude, before: Compressed, bench: Bench) -> Compressed:
-    seed = bench.seed
-
-    def at_random(layer: nn.Module, sparsity: float) -> Compressed:
-        return prune_weights_at_random(layer, sparsity, seed=seed)
-
-    score = at_random if step.score == "random" else bench.engine.score
-    after = prune_model_by_magnitude(before.model, step.sparsity, scope=step.scope, score=score)
-    return _join(before, after, pruned=before.pruned | after.pruned)
 
 
 def _shrink(ratio: float, importance: str, before: Compressed, bench: Bench) -> Compressed:
@@ -197,6 +198,7 @@ def _recover(step: Recover, before: Compressed, bench: Bench, from_scratch: bool
         supervised(task.loss),
         _schedule(step.epochs, bench, from_scratch),
         after_step=lambda model: keep_zeros(model, before.pruned),
+        checkpoint=bench.checkpoint,
         progress=bench.progress,
         what="recovering" if not from_scratch else "training from scratch",
     )
@@ -222,6 +224,7 @@ def _distill(step: Distill, before: Compressed, bench: Bench, from_scratch: bool
         loss=loss,
         schedule=_schedule(step.epochs, bench, from_scratch),
         after_step=lambda model: keep_zeros(model, before.pruned),
+        checkpoint=bench.checkpoint,
         progress=bench.progress,
     )
 
@@ -266,7 +269,7 @@ def _check_ensures(step: Step, before: Compressed, after: Compressed, bench: Ben
         raise ModelError(
             call, f"the output's shape became {tuple(now)} instead of {tuple(was)}", "Keep the network's head"
         )
-    if isinstance(step, Recover | Distill | Quantize):
+    if isinstance(step, Gradual | Recover | Distill | Quantize):
         old = dict(before.model.named_parameters())
         for name in before.pruned:
             if name in parameters and bool(((old[name] == 0) & (parameters[name] != 0)).any()):

@@ -22,7 +22,7 @@ def prune_by_score(
     call: str,
     model: nn.Module,
     weights: Mapping[str, nn.Parameter],
-    sparsity: float,
+    sparsity: float | Mapping[str, float],
     score: Score,
     together: bool,
 ) -> tuple[dict[str, Tensor], tuple[Note, ...]]:
@@ -30,7 +30,7 @@ def prune_by_score(
 
     Where ``together``, all weights are laid end to end as the weight [1, total] of one Linear; otherwise
     ``score`` gets a copy of each layer, or a Linear with the parameter where that is not the layer's
-    ``weight``.
+    ``weight``. ``sparsity`` may be another for each layer.
 
     Returns:
         The values, and a note (TP110) for each call that did not prune as many weights as it was asked to.
@@ -42,7 +42,7 @@ def prune_by_score(
     flats = {name: flat_of(parameter) for name, parameter in weights.items()}
     for name, flat in flats.items():
         require_finite(call, {name: flat})
-    if together:
+    if together and not isinstance(sparsity, Mapping):
         common = reduce(torch.promote_types, (flat.dtype for flat in flats.values()))
         row = torch.cat([flat.to(common) for flat in flats.values()])
         zeros, notes = _ask(call, score, _linear(row.view(1, -1)), sparsity, None)
@@ -55,7 +55,8 @@ def prune_by_score(
     for name, parameter in weights.items():
         path, _, leaf = name.rpartition(".")
         layer = copy.deepcopy(model.get_submodule(path)) if leaf == "weight" else _matrix(parameter)
-        zeros, notes = _ask(call, score, layer, sparsity, layer_of(name))
+        share = sparsity[name] if isinstance(sparsity, Mapping) else sparsity
+        zeros, notes = _ask(call, score, layer, share, layer_of(name))
         new[name] = flats[name].masked_fill(zeros, 0.0)
         all_notes.extend(notes)
     return new, tuple(all_notes)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from tinypress.files import canonical, sha256, write_bytes
 from tinypress.task import Split, Training
-from tinypress.train import loop
+from tinypress.train import loop, objective, schedule
 from tinypress.train.loop import Progress, Schedule, fit, supervised
 
 
@@ -45,7 +45,7 @@ def trained(
     key = {
         "name": name,
         "model": inspect.getsource(type(model)),
-        "loop": inspect.getsource(loop),
+        "loop": [inspect.getsource(part) for part in (loop, objective, schedule)],
         "training": asdict(training),
         "data": [sha256(x.numpy().tobytes()) for x in (*train.inputs, train.targets, validation.targets)],
         "seed": seed,
@@ -59,7 +59,7 @@ def trained(
             return model.eval()
         except (safetensors.SafetensorError, RuntimeError):
             path.unlink()  # a damaged cache entry is only a copy: train again
-    schedule = Schedule(
+    settings = Schedule(
         epochs=training.max_epochs,
         learning_rate=training.learning_rate,
         batch_size=training.batch_size,
@@ -68,7 +68,7 @@ def trained(
         seed=seed,
     )
     fitted = fit(
-        model, train, validation, supervised(loss), schedule, progress=progress, what=f"training {name}"
+        model, train, validation, supervised(loss), settings, progress=progress, what=f"training {name}"
     )
     write_bytes(path, safetensors.torch.save(dict(fitted.model.state_dict())))
     return fitted.model
