@@ -186,6 +186,13 @@ def test_proposals_come_down_to_the_target_with_as_little_as_does():
     assert [each.cost for each in far] == sorted(each.cost for each in far)
 
 
+def test_of_a_wide_layer_no_more_units_leave_than_have_to():
+    model = nn.Sequential(nn.Linear(6, 203), nn.ReLU(), nn.Linear(203, 3)).eval()
+    for target in (1000, 1400, 1801):
+        (each,) = proposals(model, X, Goal("macs", 1), target, Choices())
+        assert target - 9 < each.cost == 9 * each.model[0].out_features <= target
+
+
 def test_a_stopped_search_goes_on(tmp_path, monkeypatch):
     settings = {"step": 0.2, "folder": tmp_path, "epochs": 0}
     done = search_architecture(task(), Budget(macs=0.4), **settings)
