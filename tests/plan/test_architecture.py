@@ -5,9 +5,9 @@ import json
 
 import pytest
 import torch
-from tests.plan.small import Net, task
 from torch import nn
 
+from plan.small import Net, task
 from tinypress.archive import read_archive, write_archive
 from tinypress.errors import InputError, ModelError, TaskError
 from tinypress.facts import Change
