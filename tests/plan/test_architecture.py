@@ -5,9 +5,9 @@ import json
 
 import pytest
 import torch
-from tests.plan.small import Net, task
 from torch import nn
 
+from plan.small import Net, task
 from tinypress.archive import read_archive, write_archive
 from tinypress.errors import InputError, ModelError, TaskError
 from tinypress.facts import Change
@@ -20,6 +20,7 @@ from tinypress.plan.goal import Goal, timed_layers
 from tinypress.plan.netadapt import Pace, joined
 from tinypress.plan.proposals import Choices, proposals
 from tinypress.shrink import Budget, prune_structured, remove_layers
+from tinypress.tasks.digits import DigitsNet
 
 X = (torch.randn(2, 6, generator=torch.Generator().manual_seed(5)),)
 
@@ -128,6 +129,15 @@ def test_of_all_cuts_of_a_round_the_best_is_kept_as_brute_force_finds():
     assert best.chosen
 
 
+def test_a_branch_that_the_network_adds_itself_is_proposed_too():
+    model = DigitsNet(width=4).eval()
+    x = (torch.rand(2, 1, 28, 28),)
+    found = {each.what: each for each in proposals(model, x, Goal("macs", 1), 0, Choices())}
+    made = found["without conv1"]
+    assert made.cost == count_macs(trace(made.model, x))
+    assert [change.layer for change in made.changes] == ["conv1", "norm1", "conv2", "norm2"]
+
+
 def test_what_is_kept_and_its_multiple_are_respected():
     found = search_architecture(
         task(),
@@ -176,16 +186,24 @@ def test_proposals_come_down_to_the_target_with_as_little_as_does():
     assert [each.cost for each in far] == sorted(each.cost for each in far)
 
 
+def test_of_a_wide_layer_no_more_units_leave_than_have_to():
+    model = nn.Sequential(nn.Linear(6, 203), nn.ReLU(), nn.Linear(203, 3)).eval()
+    for target in (1000, 1400, 1801):
+        (each,) = proposals(model, X, Goal("macs", 1), target, Choices())
+        assert target - 9 < each.cost == 9 * each.model[0].out_features <= target
+
+
 def test_a_stopped_search_goes_on(tmp_path, monkeypatch):
     settings = {"step": 0.2, "folder": tmp_path, "epochs": 0}
     done = search_architecture(task(), Budget(macs=0.4), **settings)
-    files = sorted(path.name for path in tmp_path.iterdir())
+    (kept,) = tmp_path.iterdir()
+    files = sorted(path.name for path in kept.iterdir())
     rounds = max(each.round for each in done.trace)
     assert files == sorted(
         f"round-{n}.{end}" for n in range(1, rounds + 1) for end in ("json", "safetensors")
     )
     assert rounds > 1
-    (tmp_path / f"round-{rounds}.json").unlink()
+    (kept / f"round-{rounds}.json").unlink()
 
     import tinypress.plan.architecture as architecture
 
@@ -204,11 +222,24 @@ def test_a_stopped_search_goes_on(tmp_path, monkeypatch):
 def test_a_damaged_or_foreign_round_is_done_again(tmp_path, junk):
     settings = {"step": 0.4, "folder": tmp_path, "epochs": 0, "short_epochs": 0}
     done = search_architecture(task(), Budget(macs=0.6), **settings)
-    (tmp_path / "round-1.json").write_bytes(junk)
+    (kept,) = tmp_path.iterdir()
+    (kept / "round-1.json").write_bytes(junk)
     assert search_architecture(task(), Budget(macs=0.6), **settings).trace == done.trace
-    assert json.loads((tmp_path / "round-1.json").read_bytes())["rounds"] == 1
-    (tmp_path / "round-1.safetensors").write_bytes(junk)
+    assert json.loads((kept / "round-1.json").read_bytes())["rounds"] == 1
+    (kept / "round-1.safetensors").write_bytes(junk)
     assert search_architecture(task(), Budget(macs=0.6), **settings).trace == done.trace
+
+
+def test_other_data_or_another_seed_is_another_search(tmp_path):
+    settings = {"step": 0.5, "folder": tmp_path, "epochs": 0, "short_epochs": 0}
+    given = task()
+    search_architecture(given, Budget(macs=0.6), **settings)
+    search_architecture(given, Budget(macs=0.6), **settings)
+    assert len(list(tmp_path.iterdir())) == 1
+    search_architecture(given, Budget(macs=0.6), seed=1, **settings)
+    other = dataclasses.replace(given, validation=given.test)
+    search_architecture(other, Budget(macs=0.6), **settings)
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_changes_of_a_layer_that_left_are_not_told_twice():

@@ -11,7 +11,9 @@ from torch import nn
 from zoo import _image, _words, build
 
 from tinypress.errors import InputError, ModelError
-from tinypress.graph import forward_eval, tensors_of
+from tinypress.graph import forward_eval, tensors_of, trace
+from tinypress.measure.compute import count_macs
+from tinypress.plan.goal import Goal
 from tinypress.shrink import prune_structured, remove_layers
 from tinypress.shrink.depth import _shared, spaced
 from tinypress.shrink.residual import residual_layers
@@ -346,6 +348,41 @@ def test_bad_settings_are_refused(settings, says):
     with pytest.raises(InputError) as refused:
         remove_layers(Own(), (torch.randn(4, 6),), **settings)
     assert says in str(refused.value)
+
+
+def test_costs_of_a_layer_are_exact_in_macs():
+    for name in ("BERT", "ResNet-18"):
+        model, inputs = build(name)
+        traced = trace(model, inputs)
+        for layer in residual_layers(model, inputs)[:2]:
+            made = remove_layers(
+                model, inputs, count=1, keep=[x.path for x in residual_layers(model, inputs) if x != layer]
+            ).model
+            assert Goal("macs", 1).without(traced, model, made, [layer.path]) == count_macs(
+                trace(made, inputs)
+            )
+
+
+class Overwrites(nn.Module):
+    def forward(self, x):
+        with torch.no_grad():
+            x.requires_grad_(False)
+        return x
+
+
+def test_a_network_that_refuses_gradients_is_named():
+    model = nn.Sequential(Block(), Wrapped(), nn.Linear(6, 2))
+    with pytest.raises(ModelError, match="does not run with gradients"):
+        remove_layers(model, (torch.randn(2, 6),), count=1)
+
+
+class Wrapped(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.linear = Overwrites(), nn.Linear(6, 6)
+
+    def forward(self, x):
+        return self.linear(self.inner(x))
 
 
 def test_a_network_without_residual_layers_is_refused():

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from tinypress.errors import InputError, ModelError, TaskError
 from tinypress.facts import Change, Compressed, Note
@@ -136,7 +136,8 @@ class _Search:
         load, save = nothing_kept()
         if self.folder is not None:
             settings = (goal, self.choices, self.pace, self.short_epochs, self.seed, self.task.training)
-            rounds = Rounds(self.folder, fingerprint(self.task.model, *settings), self.task.model)
+            key = fingerprint(self.task.model, _tensors(self.task), *settings)
+            rounds = Rounds(self.folder / key, key, self.task.model)
             load, save = rounds.load, rounds.save
         return adapt_architecture(
             self.call,
@@ -190,6 +191,12 @@ class _Search:
             what=what,
         )
         return fitted.model, fitted.steps
+
+
+def _tensors(task: Task) -> tuple[Tensor, ...]:
+    """All that a search learns from and is judged by."""
+    splits = [split for split in (task.train, task.validation) if split is not None]
+    return tuple(tensor for split in splits for tensor in (*split.inputs, split.targets))
 
 
 def _to_budget(search: _Search, goal: Goal) -> tuple[State, Latency | None]:

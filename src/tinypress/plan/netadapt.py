@@ -7,6 +7,7 @@ come down by shrinks from round to round, so that the last rounds choose finely.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from tinypress.errors import InputError, ModelError
 from tinypress.facts import Change, Compressed
-from tinypress.files import canonical, sha256
+from tinypress.files import canonical
 from tinypress.layers import copy_model
 from tinypress.plan.goal import Goal
 from tinypress.plan.proposals import Choices, Proposal, proposals
@@ -198,12 +199,10 @@ def joined(before: tuple[Change, ...], now: tuple[Change, ...]) -> tuple[Change,
     )
 
 
-def fingerprint(model: nn.Module, *settings: object) -> str:
+def fingerprint(model: nn.Module, data: tuple[Tensor, ...], *settings: object) -> str:
     """One word for a network and what is asked of it: what a resumed search must share with the one before."""
-    tensors = b"".join(
-        name.encode() + tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
-        if tensor.dim()
-        else name.encode() + repr(tensor.item()).encode()
-        for name, tensor in model.state_dict().items()
-    )
-    return sha256(tensors + canonical([repr(each) for each in settings]))[:24]
+    digest = hashlib.sha256(canonical([repr(each) for each in settings]))
+    for name, tensor in (*model.state_dict().items(), *(("", each) for each in data)):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:24]

@@ -12,12 +12,13 @@ from tinypress.facts import Change
 from tinypress.graph import Traced, trace
 from tinypress.layers import stock_path
 from tinypress.plan.goal import Goal
+from tinypress.shrink.branches import Branch, residual_branches
 from tinypress.shrink.choose import Block, blocks_of, cuts_of
 from tinypress.shrink.groups import Survey, survey
 from tinypress.shrink.keep import held_by
-from tinypress.shrink.leave import leavers, taken_out
+from tinypress.shrink.leave import leavers, paths_of, taken_out
 from tinypress.shrink.reference import removed_labels
-from tinypress.shrink.residual import residual_layers
+from tinypress.shrink.residual import Residual, residual_layers
 from tinypress.shrink.saliency import Evidence, Saliency, score_units
 from tinypress.shrink.surgery import Cut, operate
 
@@ -116,10 +117,12 @@ def _shallower(
 ) -> Iterator[Proposal]:
     if not choices.depth:
         return
+    layers: list[Residual | Branch] = [*residual_layers(model, example_inputs)]
+    layers = layers or [*residual_branches(traced, model)]
     layers = [
         layer
-        for layer in residual_layers(model, example_inputs)
-        if held_by([stock_path(model, layer.path)], choices.keep) is None
+        for layer in layers
+        if held_by([stock_path(model, path) for path in paths_of(layer)], choices.keep) is None
     ]
     found, _ = leavers(model, layers, example_inputs)
     for leaver in found:

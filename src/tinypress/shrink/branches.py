@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tinypress.graph import Node, Ref, Traced, tensors_of, trace
+from tinypress.graph import Node, Ref, Traced, tensors_of
 from tinypress.shrink.reference import compute, execute
 
 aten = torch.ops.aten
@@ -28,13 +28,8 @@ class Branch:
     traced: Traced = field(repr=False, compare=False)
 
 
-def residual_branches(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> tuple[Branch, ...]:
-    """The branches of ``model`` that hold layers with parameters, in order of execution.
-
-    Raises:
-        ModelError: the network cannot be traced.
-    """
-    traced = trace(model, example_inputs)
+def residual_branches(traced: Traced, model: nn.Module) -> tuple[Branch, ...]:
+    """The branches of ``model`` that hold layers with parameters, in order of execution."""
     nodes = traced.by_name()
     readers: dict[str, set[str]] = {}
     for node in traced:

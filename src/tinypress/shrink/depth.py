@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tinypress.errors import InputError, ModelError
 from tinypress.facts import Change, Compressed, Note
-from tinypress.graph import check_example
+from tinypress.graph import check_example, trace
 from tinypress.layers import copy_model
 from tinypress.shrink.branches import Branch, residual_branches
 from tinypress.shrink.effect import Distance, Effect, change_of, loss_of
@@ -140,7 +140,7 @@ def _found(
     """All residual layers, those of them that can leave, and a note for each that cannot or is kept."""
     layers: list[Residual | Branch] = [*residual_layers(model, example)]
     if not layers:  # then it may add in its own forward()
-        layers += residual_branches(model, example)
+        layers += residual_branches(trace(model, example), model)
     notes: list[Note] = []
     free = []
     for layer in layers:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tinypress.errors import ModelError
 from tinypress.graph import forward_eval, tensors_of
 
 Argument = int | str
@@ -53,6 +54,9 @@ def residual_layers(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> tup
     Args:
         model: the network; not changed, but run with gradients.
         example_inputs: one tensor [B, ...] per argument of ``forward``.
+
+    Raises:
+        ModelError: the network does not run with gradients.
     """
     calls: dict[str, _Call] = {}
     paths = _paths(model)
@@ -72,6 +76,12 @@ def residual_layers(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> tup
     try:
         with torch.enable_grad():
             model.eval()(*example_inputs)
+    except Exception as error:  # whatever the user's forward() raises
+        raise ModelError(
+            f"residual_layers({type(model).__name__})",
+            f"the network does not run with gradients ({type(error).__name__}: {error})",
+            "Write nothing into a module's input in place",
+        ) from error
     finally:
         for handle in handles:
             handle.remove()
