@@ -29,7 +29,7 @@ from tinypress.distill import (
     train_with_distillation,
     triple_loss,
 )
-from tinypress.errors import InputError, ModelError
+from tinypress.errors import InputError, ModelError, RunError
 from tinypress.prune import keep_zeros, prune_model_by_magnitude
 from tinypress.task import Split
 from tinypress.train import Checkpoint, Schedule
@@ -126,6 +126,23 @@ def test_zeros_of_a_pruned_student_stay_beside_a_projector(tmp_path: Path) -> No
         was, now = pruned.model.get_parameter(name), done.model.get_parameter(name)
         assert bool((now[was == 0] == 0).all())
         assert bool((now[was != 0] != was[was != 0]).any())
+
+
+def test_a_training_goes_on_with_the_losses_that_it_began_with(tmp_path: Path) -> None:
+    place = Checkpoint(tmp_path / "state")
+
+    def teach(temperature: float, weight: float) -> nn.Module:
+        loss = WeightedSum(
+            {"soft": (weight, DistillationLoss(temperature)), "own": (1.0, OnOutputs(CosineLoss()))}
+        )
+        return train_with_distillation(
+            network(4), network(8), TRAIN, VALIDATION, loss=loss, schedule=FAST, checkpoint=place
+        ).model
+
+    assert same(teach(4.0, 1.0), teach(4.0, 1.0))
+    for other in ((3.0, 1.0), (4.0, 0.5)):
+        with pytest.raises(RunError, match="differs in work"):
+            teach(*other)
 
 
 def test_captured_sees_layers_and_leaves_nothing_behind() -> None:

@@ -326,8 +326,8 @@ PLANTED: tuple[Planted, ...] = (
     Planted(
         "a training that goes on forgets what its hooks remember",
         "train/checkpoint.py",
-        '("hook.", states(moving.hooks))',
-        '("hook.", {})',
+        'if not name.startswith("best."):',
+        'if name.startswith("model."):',
         "train/test_checkpoint.py::test_at_every_step",
     ),
     Planted(

@@ -238,6 +238,14 @@ def test_the_checkpoint_of_another_training_is_refused(different: str, tmp_path:
     assert place.path.read_bytes() == before
 
 
+def test_a_training_with_other_hooks_is_refused(tmp_path: Path) -> None:
+    place = Checkpoint(tmp_path / "state.safetensors", every_seconds=0.0)
+    with pytest.raises(Killed):
+        train(ADAMW, place, kill_at=3)
+    with pytest.raises(RunError, match=r"other tensors \('hook.0.mean'\)"):
+        fit(network(), TRAIN, VALIDATION, CROSS, ADAMW, checkpoint=place)
+
+
 class Strange(nn.Linear):
     def get_extra_state(self) -> str:
         return "text"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from tinypress.distill.lesson import Lesson, OnBoth, Term, WeightedSum
 from tinypress.distill.losses import DistillationLoss
 from tinypress.errors import ModelError
 from tinypress.facts import Change, Compressed
+from tinypress.files import sha256
 from tinypress.protocols import Loss
 from tinypress.task import Split
 from tinypress.train.checkpoint import Checkpoint
@@ -97,7 +99,9 @@ def train_with_distillation(
         schedule,
         after_step=None if after_step is None else _keep_of(after_step),
         hooks=[_hook_of(hook) for hook in hooks],
-        checkpoint=checkpoint,
+        checkpoint=None
+        if checkpoint is None
+        else replace(checkpoint, key=f"{checkpoint.key} {_described(term)}"),
         processes=processes,
         progress=progress,
         what="distilling",
@@ -109,6 +113,19 @@ def train_with_distillation(
     return Compressed(
         _student_of(fitted.model), (*before.changes, *changes), before.notes, before.pruned, before.plan
     )
+
+
+def _described(term: Term) -> str:
+    """The losses and their settings, so that a training goes on with those that it began with."""
+    parts = []
+    for module in term.modules():
+        own = sorted((name, x) for name, x in vars(module).items() if name[0] != "_" and name not in _IDLE)
+        plain = [(name, x) for name, x in own if isinstance(x, int | float | str | dict)]
+        parts.append(f"{type(module).__qualname__}{plain}")
+    return sha256(" ".join(parts).encode())[:16]
+
+
+_IDLE = frozenset({"training", "values", "losses"})  # what no loss depends on, or is described by itself
 
 
 class _Learning(nn.Module):

@@ -123,10 +123,22 @@ def restore_state(call: str, path: Path, state: State, moving: Moving) -> None:
             f"the checkpoint {path.name} is of a training that differs in {', '.join(differs)}",
             "Choose another file, or remove it to begin again",
         )
+    live = {f"model.{name}": x for name, x in _tensors_of(moving.model).items()}
+    live |= {f"hook.{name}": x for name, x in states(moving.hooks).items()}
+    live |= {f"best.{name}": x for name, x in state.best_state.items()}
+    strange = sorted(
+        name for name, x in live.items() if name not in tensors or tensors[name].shape != x.shape
+    ) + sorted(name for name in tensors if name.startswith(("model.", "hook.", "best.")) and name not in live)
+    if strange:
+        raise RunError(
+            call,
+            f"the checkpoint {path.name} is of a training with other tensors ({strange[0]!r})",
+            "Choose another file, or remove it to begin again",
+        )
     with torch.no_grad():
-        for prefix, live in (("model.", _tensors_of(moving.model)), ("hook.", states(moving.hooks))):
-            for name, x in live.items():
-                x.copy_(tensors[prefix + name])
+        for name, x in live.items():
+            if not name.startswith("best."):
+                x.copy_(tensors[name])
     for place, parameter in enumerate(moving.parameters):
         prefix = f"optimizer.{place}."
         kept = {name.removeprefix(prefix): x for name, x in tensors.items() if name.startswith(prefix)}
