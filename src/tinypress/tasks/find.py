@@ -12,12 +12,16 @@ from types import ModuleType
 
 from tinypress.errors import TaskError
 from tinypress.task import Task
-from tinypress.tasks import digits, watch
+from tinypress.tasks import crepe, digits, efficientnet, watch
 from tinypress.train.loop import Progress, silent
 
 BUILT_IN: tuple[tuple[str, Callable[[int, Progress], Task], str], ...] = (
     ("watch", watch.load, "seven exercises from smartwatch motion, 1-D CNN, split by subject"),
     ("digits", digits.load, "handwritten digits, 2-D CNN with batch norm and a residual block"),
+    # these read packages of requirements/pretrained.txt
+    ("crepe-full", crepe.load_full, "pitch of a tone in noise, pretrained 1-D CNN of 22 million weights"),
+    ("crepe-tiny", crepe.load_tiny, "the same with the pretrained CNN of half a million weights"),
+    ("efficientnet-lite0", efficientnet.load, "what is in a photo, pretrained depthwise CNN, 1,000 classes"),
 )
 
 
