@@ -46,7 +46,9 @@ def main() -> None:
     if asked.only in (None, "recovery"):
         sizes = (32, 2, 4) if asked.quick else (128, 40, 200)
         results["recovery"] = recovery.measure(*sizes)
-    Console().print(_table(results))
+    table = _table(results)
+    if table.row_count:
+        Console().print(table)
     for name, row in results.get("speedup", {}).items():
         Console().print(_speedup_table(name, row))
     if "recovery" in results:
@@ -121,7 +123,7 @@ def _speedup_table(name: str, row: dict[str, Any]) -> Table:
 
 
 def _profile(kinds: dict[str, float]) -> str:
-    return "; ".join(f"{kind} {value:.1f}" for kind, value in kinds.items() if value >= 0.05)
+    return "\n".join(f"{value:.1f} {kind}" for kind, value in kinds.items() if value >= 0.05)
 
 
 def _recovery_table(row: dict[str, Any]) -> Table:

@@ -11,6 +11,7 @@ convolution.
 from __future__ import annotations
 
 import json
+import statistics
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -139,7 +140,7 @@ def written(model: nn.Module, example: Tensor) -> bytes:
 
 
 def profile(data: bytes, sample: NDArray[np.generic]) -> dict[str, float]:
-    """Milliseconds of one run by kind of layer and layout, from the runtime's own profile, slowest first.
+    """Median milliseconds of a run by kind of layer and layout, from the runtime's own profile, slowest first.
 
     The first two runs, which touch fresh memory, do not count.
     """
@@ -153,11 +154,16 @@ def profile(data: bytes, sample: NDArray[np.generic]) -> dict[str, float]:
         for _ in range(_PROFILED_RUNS + 2):
             session.run(None, {name: sample})
         events = json.loads(Path(session.end_profiling()).read_text())
-    nodes = [e for e in events if e.get("cat") == "Node" and e["name"].endswith("_kernel_time")]
-    counted = nodes[len(nodes) // (_PROFILED_RUNS + 2) * 2 :]
+    # the median of each node: a run in which another program had the core must not stand for the layer
+    times: dict[str, list[float]] = defaultdict(list)
+    kinds: dict[str, str] = {}
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            times[event["name"]].append(event["dur"] / 1000)
+            kinds[event["name"]] = _kind(event)
     total: dict[str, float] = defaultdict(float)
-    for event in counted:
-        total[_kind(event)] += event["dur"] / 1000 / _PROFILED_RUNS
+    for node, values in times.items():
+        total[kinds[node]] += statistics.median(values[2:])
     return dict(sorted(total.items(), key=lambda item: -item[1]))
 
 
