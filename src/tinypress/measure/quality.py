@@ -82,12 +82,14 @@ def compute(metric: NamedMetric, outputs: Tensor, targets: Tensor) -> float:
 
 
 def resolve_metric(metric: str | Metric, higher_is_better: bool) -> NamedMetric:
-    """The metric of a task. A built-in one knows its own direction; a function takes the one given.
+    """The metric of a task. A named one knows its own direction; a bare function takes the one given.
 
     Raises:
         InputError: the name is unknown (the nearest is given), or ``higher_is_better`` is False for a
             built-in metric that is better when higher.
     """
+    if isinstance(metric, NamedMetric):
+        return metric
     if not isinstance(metric, str):
         if not callable(metric):
             raise InputError(

@@ -12,12 +12,25 @@ from types import ModuleType
 
 from tinypress.errors import TaskError
 from tinypress.task import Task
-from tinypress.tasks import digits, watch
+from tinypress.tasks import crepe, digits, efficientnet, minilm, watch
 from tinypress.train.loop import Progress, silent
 
 BUILT_IN: tuple[tuple[str, Callable[[int, Progress], Task], str], ...] = (
     ("watch", watch.load, "seven exercises from smartwatch motion, 1-D CNN, split by subject"),
     ("digits", digits.load, "handwritten digits, 2-D CNN with batch norm and a residual block"),
+    # these read packages of requirements/pretrained.txt
+    ("crepe-full", crepe.load_full, "pitch of a tone in noise, pretrained 1-D CNN of 22 million weights"),
+    ("crepe-tiny", crepe.load_tiny, "the same with the pretrained CNN of half a million weights"),
+    ("efficientnet-lite0", efficientnet.load, "what is in a photo, pretrained depthwise CNN, 1,000 classes"),
+    ("minilm", minilm.load, "words by their definition, pretrained sentence encoder of six layers"),
+    (
+        "minilm-films",
+        minilm.load_films,
+        "the same encoder with a linear layer: sentences on films, liked or not",
+    ),
+    ("minilm-mail", minilm.load_mail, "the same for mail, wanted or spam"),
+    ("minilm-wordsim", minilm.load_wordsim, "the same encoder on pairs of words, WordSim-353"),
+    ("minilm-simlex", minilm.load_simlex, "the same, SimLex-999"),
 )
 
 
