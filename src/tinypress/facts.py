@@ -5,6 +5,7 @@ The facts of a receipt are in ``receipt.py``; these are the ones that hold tenso
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -41,8 +42,13 @@ class QuantizedWeight:
     ``packed`` is a flat uint8 tensor of ``ceil(numel * bits / 8)`` bytes: the low ``bits`` bits of each
     integer (two's complement) in row-major order, least significant bits first.
     ``scale`` (float32) and ``zero_point`` (int32) have one element, or one per index of ``axis``.
-    An integer q stands for ``(q - zero_point) * scale``. Symmetric integers lie in
+    With a ``group_size`` each index of ``axis`` is a row of all its K weights in row-major order, cut into
+    ceil(K / group_size) groups of which the last may be short; there is then one element per group, those of
+    one row side by side. An integer q stands for ``(q - zero_point) * scale``. Symmetric integers lie in
     [-(2**(bits-1) - 1), 2**(bits-1) - 1] with zero point 0, affine ones in [0, 2**bits - 1].
+
+    ``input_scale`` (float32, one per index of dimension 1) is by what the layer's input is divided before it
+    meets the integers: the weight is then ``(q - zero_point) * scale / input_scale``.
     """
 
     packed: Tensor
@@ -52,6 +58,23 @@ class QuantizedWeight:
     axis: int | None
     scale: Tensor
     zero_point: Tensor
+    group_size: int | None = None
+    input_scale: Tensor | None = None
+
+    @property
+    def rows(self) -> tuple[int, int]:
+        """Rows that have scales of their own, and weights in each."""
+        count = math.prod(self.shape)
+        if self.axis is None:
+            return 1, count
+        channels = self.shape[self.axis]
+        return channels, count // channels if channels else 0
+
+    @property
+    def scales(self) -> int:
+        """How many scales there must be."""
+        channels, width = self.rows
+        return channels if self.group_size is None else channels * -(-width // self.group_size)
 
 
 @dataclass(frozen=True)

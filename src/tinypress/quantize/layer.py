@@ -1,11 +1,14 @@
 """The weights of one layer as packed integers, and back.
 
-Axes: C the channels that each have a scale of their own, K the weights of one channel.
+Axes: C the channels that each have a scale of their own, K the weights of one channel, G the groups of one
+channel.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Literal, get_args
 
 import torch
@@ -20,6 +23,7 @@ from tinypress.quantize.affine import Scheme, integer_dtype, scale_and_zero_poin
 
 _BLOCK = 1 << 19  # weights a step, so that its several operations find them in the cache
 _LARGEST = 1e38  # beyond it the integers next to the range's ends would stand for infinity
+_MakeScale = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 _CHANNELS_SECOND = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
@@ -29,6 +33,8 @@ def quantize_layer_weights(
     *,
     scheme: Literal["symmetric", "affine"] = "symmetric",
     per_channel: bool = True,
+    group_size: int | None = None,
+    power_of_two: bool = False,
 ) -> QuantizedWeight:
     """Turn ``layer.weight`` into packed integers; the layer is not changed.
 
@@ -40,57 +46,109 @@ def quantize_layer_weights(
         layer: any module with a floating-point ``weight``; it is read as float32.
         bits: 2 to 8.
         scheme: ``symmetric`` has no zero point, ``affine`` fits the range of the weights.
+        group_size: so many neighbouring weights of one channel share a scale (Dettmers et al. 2022,
+            arXiv:2110.02861, call it block-wise); the last group of a channel may be short.
+        power_of_two: scales are powers of two, rounded up.
 
     Raises:
-        InputError: ``bits`` or ``scheme`` is another.
+        InputError: ``bits``, ``scheme`` or ``group_size`` is another, or there are groups without channels.
         ModelError: there is no floating-point weight, or it holds NaN, infinity or more than 1e38.
     """
     call = (
         f"quantize_layer_weights({type(layer).__name__}, bits={bits!r}, scheme={scheme!r}, "
         f"per_channel={per_channel!r})"
     )
-    if isinstance(bits, bool) or not isinstance(bits, int) or not 2 <= bits <= 8:
-        raise InputError(call, f"bits is {bits!r}", "Give a whole number from 2 to 8")
-    if scheme not in get_args(Scheme):
-        raise InputError(call, f"scheme is {scheme!r}", "Give 'symmetric' or 'affine'")
+    check_settings(call, bits, scheme, group_size)
+    if group_size is not None and not per_channel:
+        raise InputError(call, "groups are parts of a channel", "Leave per_channel on")
     weight = _weight_of(call, layer)
-    axis = (1 if isinstance(layer, _CHANNELS_SECOND) else 0) if per_channel and weight.ndim else None
+    axis = channel_axis(layer) if per_channel and weight.ndim else None
+    make = partial(scale_and_zero_point, bits=bits, scheme=scheme, power_of_two=power_of_two)
     if axis is None:
-        integers, scale, zero_point = _one_scale(call, weight.reshape(-1), bits, scheme)
-    elif axis == 0:
-        rows = weight.reshape(len(weight), -1) if weight.numel() else weight.new_empty(len(weight), 0)
-        integers, scale, zero_point = _scale_per_row(call, rows, bits, scheme)
+        integers, scale, zero_point = _one_scale(call, weight.reshape(-1), bits, scheme, make)
     else:
-        turned = weight.transpose(0, 1)
-        integers, scale, zero_point = _scale_per_row(call, turned.reshape(len(turned), -1), bits, scheme)
-        integers = integers.view(turned.shape).transpose(0, 1)
-    return QuantizedWeight(pack(integers, bits), tuple(weight.shape), bits, scheme, axis, scale, zero_point)
+        turned = weight.transpose(0, axis)
+        rows = turned.reshape(len(turned), -1) if weight.numel() else weight.new_empty(len(turned), 0)
+        integers, scale, zero_point = _scale_per_row(call, rows, bits, scheme, make, group_size)
+        integers = integers.view(turned.shape).transpose(0, axis)
+    packed = pack(integers, bits)
+    return QuantizedWeight(packed, tuple(weight.shape), bits, scheme, axis, scale, zero_point, group_size)
 
 
 def dequantize_layer_weights(quantized: QuantizedWeight) -> Tensor:
     """The weights that the integers stand for, (q - zero_point) * scale, in float32 and the original shape.
 
+    Where the plan divides the layer's input by ``input_scale``, the weights are divided by it instead.
+
     Raises:
         InputError: the packed bytes are not those of this shape and number of bits.
     """
-    count = 1
-    for size in quantized.shape:
-        count *= size
+    call = f"dequantize_layer_weights(shape={quantized.shape}, axis={quantized.axis})"
+    count = math.prod(quantized.shape)
     integers = unpack(quantized.packed, quantized.bits, count, signed=quantized.scheme == "symmetric")
-    broadcast = [1] * len(quantized.shape)
-    if quantized.axis is not None:
-        broadcast[quantized.axis] = quantized.shape[quantized.axis]
-    channels = 1 if quantized.axis is None else quantized.shape[quantized.axis]
-    if not quantized.scale.numel() == quantized.zero_point.numel() == channels:
+    if not quantized.scale.numel() == quantized.zero_point.numel() == quantized.scales:
         raise InputError(
-            f"dequantize_layer_weights(shape={quantized.shape}, axis={quantized.axis})",
+            call,
             f"{quantized.scale.numel()} scales and {quantized.zero_point.numel()} zero points "
-            f"for {channels} channels",
-            "Give one of each per channel",
+            f"for {quantized.scales} {'channels' if quantized.group_size is None else 'groups'}",
+            f"Give one of each per {'channel' if quantized.group_size is None else 'group'}",
         )
-    return to_real(
-        integers.view(quantized.shape), quantized.scale.view(broadcast), quantized.zero_point.view(broadcast)
+    axis = quantized.axis or 0
+    turned = integers.view(quantized.shape).transpose(0, axis) if quantized.shape else integers
+    channels, width = quantized.rows
+    real = to_real_rows(
+        turned.reshape(channels, width), quantized.scale, quantized.zero_point, quantized.group_size
     )
+    real = real.view(turned.shape).transpose(0, axis).contiguous() if quantized.shape else real.view(())
+    if quantized.input_scale is None:
+        return real
+    return real.div_(along_inputs(quantized.input_scale, quantized.shape))
+
+
+def to_real_rows(q_CK: Tensor, scale: Tensor, zero_point: Tensor, group_size: int | None) -> Tensor:
+    """(q - zero_point) * scale of rows, [C, K] float32; one scale in all, per row or per group."""
+    channels, width = q_CK.shape
+    if not q_CK.numel():
+        return torch.empty(channels, width)
+    if group_size is None:
+        return to_real(q_CK, scale.view(-1, 1), zero_point.view(-1, 1))
+    full = width // group_size * group_size
+    real = empty(q_CK.numel(), torch.float32).view(channels, width)
+    s_CG, z_CG = scale.view(channels, -1), zero_point.view(channels, -1)
+    for part in _parts(channels, _rows(max(1, width))):
+        whole, s, z = real[part, :full], s_CG[part], z_CG[part]
+        grouped = q_CK[part, :full].reshape(len(s), -1, group_size)
+        count = full // group_size
+        whole.copy_(to_real(grouped, s[:, :count, None], z[:, :count, None]).view(whole.shape))
+        if full < width:
+            real[part, full:] = to_real(q_CK[part, full:], s[:, count:], z[:, count:])
+    return real
+
+
+def along_inputs(input_scale: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """``input_scale`` as it broadcasts against a weight of ``shape``."""
+    return input_scale.view(-1, *[1] * (len(shape) - 2))
+
+
+def channel_axis(layer: nn.Module) -> int:
+    """The dimension of the layer's weight that is its output channel."""
+    return 1 if isinstance(layer, _CHANNELS_SECOND) else 0
+
+
+def check_settings(call: str, bits: int, scheme: str, group_size: int | None) -> None:
+    """Refuse settings outside of what this arithmetic knows.
+
+    Raises:
+        InputError: ``bits`` is not in 2..8, ``scheme`` unknown or ``group_size`` not a positive whole number.
+    """
+    if isinstance(bits, bool) or not isinstance(bits, int) or not 2 <= bits <= 8:
+        raise InputError(call, f"bits is {bits!r}", "Give a whole number from 2 to 8")
+    if scheme not in get_args(Scheme):
+        raise InputError(call, f"scheme is {scheme!r}", "Give 'symmetric' or 'affine'")
+    if group_size is None:
+        return
+    if isinstance(group_size, bool) or not isinstance(group_size, int) or not 1 <= group_size < 2**31:
+        raise InputError(call, f"group_size is {group_size!r}", "Give a whole number such as 32, or None")
 
 
 def _weight_of(call: str, layer: nn.Module) -> Tensor:
@@ -106,12 +164,14 @@ def _weight_of(call: str, layer: nn.Module) -> Tensor:
     return weight.detach().cpu()
 
 
-def _one_scale(call: str, flat: Tensor, bits: int, scheme: Scheme) -> tuple[Tensor, Tensor, Tensor]:
+def _one_scale(
+    call: str, flat: Tensor, bits: int, scheme: Scheme, make: _MakeScale
+) -> tuple[Tensor, Tensor, Tensor]:
     ends = [(piece.amin(), piece.amax()) for piece in torch.split(flat, _BLOCK) if piece.numel()]
     low = torch.stack([low for low, _ in ends]).float().amin().view(1) if ends else torch.zeros(1)
     high = torch.stack([high for _, high in ends]).float().amax().view(1) if ends else torch.zeros(1)
     _check_range(call, low, high)
-    scale, zero_point = scale_and_zero_point(low, high, bits, scheme)
+    scale, zero_point = make(low, high)
     integers = empty(flat.numel(), integer_dtype(scheme))
     scratch = torch.empty(min(_BLOCK, flat.numel()))
     for piece, out in zip(torch.split(flat, _BLOCK), torch.split(integers, _BLOCK), strict=True):
@@ -120,29 +180,39 @@ def _one_scale(call: str, flat: Tensor, bits: int, scheme: Scheme) -> tuple[Tens
     return integers, scale, zero_point
 
 
-def _scale_per_row(call: str, w_CK: Tensor, bits: int, scheme: Scheme) -> tuple[Tensor, Tensor, Tensor]:
-    channels, count = w_CK.shape
-    q_CK = empty(w_CK.numel(), integer_dtype(scheme)).view(channels, count)
-    scale_C, zero_point_C = torch.ones(channels), torch.zeros(channels, dtype=torch.int32)
+def _scale_per_row(
+    call: str, w_CK: Tensor, bits: int, scheme: Scheme, make: _MakeScale, group_size: int | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    channels, width = w_CK.shape
+    group = width if group_size is None else min(group_size, max(1, width))
+    groups = 1 if group_size is None else -(-width // group)
+    q_CK = empty(w_CK.numel(), integer_dtype(scheme)).view(channels, width)
+    scale, zero_point = torch.ones(channels * groups), torch.zeros(channels * groups, dtype=torch.int32)
     if not w_CK.numel():
-        return q_CK, scale_C, zero_point_C
-    scratch = torch.empty(min(channels, _rows(count)), count)
-    for part in _parts(channels, _rows(count)):
-        block = w_CK[part].float()
+        return q_CK, scale, zero_point
+    missing = groups * group - width
+    if missing:
+        flat, out, step = w_CK, q_CK, _rows(width)
+    else:  # groups lie end to end, whatever row they are of
+        flat, out, step = w_CK.reshape(-1, group), q_CK.view(-1, group), _rows(group)
+    scratch = torch.empty(min(len(flat), step) * (width + missing if missing else group))
+    each = len(scale) // len(flat)  # scales of one row of ``flat``
+    for part in _parts(len(flat), step):
+        block = flat[part].float()
+        if missing:  # a short group is filled up with zeros, which are in every range
+            block = torch.nn.functional.pad(block, (0, missing)).view(-1, group)
         low, high = block.amin(1), block.amax(1)  # twice as fast as aminmax
         _check_range(call, low, high)
-        scale, zero_point = scale_and_zero_point(low, high, bits, scheme)
-        scale_C[part], zero_point_C[part] = scale, zero_point
-        to_integers(
-            block,
-            scale[:, None],
-            zero_point[:, None],
-            bits,
-            scheme,
-            out=q_CK[part],
-            scratch=scratch[: len(block)],
-        )
-    return q_CK, scale_C, zero_point_C
+        s, z = make(low, high)
+        places = slice(part.start * each, part.stop * each)
+        scale[places], zero_point[places] = s, z
+        room = scratch[: block.numel()].view(block.shape)
+        if missing:
+            q = to_integers(block, s[:, None], z[:, None], bits, scheme, scratch=room)
+            out[part] = q.view(-1, groups * group)[:, :width]
+        else:
+            to_integers(block, s[:, None], z[:, None], bits, scheme, out=out[part], scratch=room)
+    return q_CK, scale, zero_point
 
 
 def _rows(count: int) -> int:
