@@ -10,7 +10,12 @@ from tinypress.press.pipeline import press
 from tinypress.press.recipe import Recipe
 from tinypress.press.verify import verify
 from tinypress.prune import calculate_sparsity, prune_model_by_magnitude, prune_weights_by_magnitude
-from tinypress.quantize import dequantize_layer_weights, quantize_layer_weights, quantize_model
+from tinypress.quantize import (
+    dequantize_layer_weights,
+    quantize_layer_weights,
+    quantize_model,
+    quantize_weights,
+)
 from tinypress.receipt import Receipt
 from tinypress.shrink import (
     Budget,
@@ -53,6 +58,7 @@ __all__ = [
     "prune_weights_by_magnitude",
     "quantize_layer_weights",
     "quantize_model",
+    "quantize_weights",
     "split_from",
     "standard_recipes",
     "train_with_distillation",

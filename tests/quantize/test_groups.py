@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.quantize.test_layer import integers, layer_with, plainly
 from torch import Tensor, nn
 
-import tinypress.quantize.layer as layer_module
+import tinypress.quantize.rows as rows_module
 from tinypress.errors import InputError
 from tinypress.quantize import dequantize_layer_weights, quantize_layer_weights
 
@@ -89,12 +89,12 @@ def test_groups_run_along_the_weights_of_one_channel(layer: nn.Module, scheme):
     quantized = quantize_layer_weights(layer, 4, scheme=scheme, group_size=5)
     axis = 1 if isinstance(layer, nn.ConvTranspose1d) else 0
     assert quantized.axis == axis
-    rows = layer.weight.detach().transpose(0, axis).reshape(layer.weight.shape[axis], -1)
-    q = integers(quantized).transpose(0, axis).reshape(rows.shape)
+    rows = layer.weight.detach().movedim(axis, 0).reshape(layer.weight.shape[axis], -1)
+    q = integers(quantized).movedim(axis, 0).reshape(rows.shape)
     alone = quantize_layer_weights(layer_with(rows), 4, scheme=scheme, group_size=5)
     assert torch.equal(q, integers(alone))
     assert torch.equal(quantized.scale, alone.scale)
-    back = dequantize_layer_weights(quantized).transpose(0, axis).reshape(rows.shape)
+    back = dequantize_layer_weights(quantized).movedim(axis, 0).reshape(rows.shape)
     assert torch.equal(back, dequantize_layer_weights(alone))
 
 
@@ -105,7 +105,7 @@ def test_blocks_do_not_show(scheme, width: int, monkeypatch: pytest.MonkeyPatch)
     whole = quantize_layer_weights(layer, 4, scheme=scheme, group_size=8)
     real = dequantize_layer_weights(whole)
     for block in (1, 50, 100):
-        monkeypatch.setattr(layer_module, "_BLOCK", block)
+        monkeypatch.setattr(rows_module, "_BLOCK", block)
         parts = quantize_layer_weights(layer, 4, scheme=scheme, group_size=8)
         for field in ("packed", "scale", "zero_point"):
             assert torch.equal(getattr(parts, field), getattr(whole, field))
