@@ -104,23 +104,26 @@ def test_the_network_holds_what_the_plan_says(method, scheme, tmp_path):
     assert torch.equal(again.plan.weights["first.weight"].packed, done.plan.weights["first.weight"].packed)
 
 
-@pytest.mark.parametrize(("method", "share"), [("gptq", 0.6), ("awq", 0.8)])
+@pytest.mark.parametrize(("method", "share"), [("gptq", 0.3), ("awq", 0.9)])
 @pytest.mark.parametrize("group", [None, 32])
 def test_looking_at_the_inputs_helps_the_outputs(method, share, group):
-    """On inputs that hang together and of which a few are loud, as those of real layers are."""
-    generator = torch.Generator().manual_seed(4)
-    hidden, mixing = torch.randn(400, 8, generator=generator), torch.randn(8, 64, generator=generator)
-    x = hidden @ mixing + 0.1 * torch.randn(400, 64, generator=generator)
-    x[:, ::16] *= 10
-    torch.manual_seed(4)
-    model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 9))
-    seen, unseen = Split((x[:200],), torch.zeros(200)), x[200:]
-    errors = {}
-    with torch.no_grad():
-        for name in ("nearest", method):
-            done = quantize_weights(model, 3, group_size=group, method=name, calibration=seen)
-            errors[name] = float((done.model(unseen) - model(unseen)).square().mean())
-    assert errors[method] < share * errors["nearest"]
+    """On the mean of several networks whose inputs hang together, a few of them loud, as real ones are."""
+    ratios = []
+    for seed in range(8):
+        generator = torch.Generator().manual_seed(seed)
+        hidden, mixing = torch.randn(400, 8, generator=generator), torch.randn(8, 64, generator=generator)
+        x = hidden @ mixing + 0.1 * torch.randn(400, 64, generator=generator)
+        x[:, ::16] *= 10
+        torch.manual_seed(seed)
+        model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 9))
+        seen, unseen = Split((x[:200],), torch.zeros(200)), x[200:]
+        errors = {}
+        with torch.no_grad():
+            for name in ("nearest", method):
+                done = quantize_weights(model, 3, group_size=group, method=name, calibration=seen)
+                errors[name] = float((done.model(unseen) - model(unseen)).square().mean())
+        ratios.append(errors[method] / errors["nearest"])
+    assert sum(ratios) / len(ratios) < share
 
 
 @pytest.mark.parametrize("method", METHODS)
