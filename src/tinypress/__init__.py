@@ -11,10 +11,14 @@ from tinypress.press.recipe import Recipe
 from tinypress.press.verify import verify
 from tinypress.prune import calculate_sparsity, prune_model_by_magnitude, prune_weights_by_magnitude
 from tinypress.quantize import (
+    QuantizedCheckpoint,
     dequantize_layer_weights,
+    quantize_checkpoint,
     quantize_layer_weights,
     quantize_model,
     quantize_weights,
+    read_quantized_checkpoint,
+    read_quantized_weights,
 )
 from tinypress.receipt import Receipt
 from tinypress.shrink import (
@@ -38,6 +42,7 @@ __all__ = [
     "ModelSize",
     "Note",
     "ParameterCount",
+    "QuantizedCheckpoint",
     "QuantizedWeight",
     "Receipt",
     "Recipe",
@@ -56,9 +61,12 @@ __all__ = [
     "prune_model_by_magnitude",
     "prune_structured",
     "prune_weights_by_magnitude",
+    "quantize_checkpoint",
     "quantize_layer_weights",
     "quantize_model",
     "quantize_weights",
+    "read_quantized_checkpoint",
+    "read_quantized_weights",
     "split_from",
     "standard_recipes",
     "train_with_distillation",
