@@ -26,12 +26,17 @@ STEPS: tuple[Step, ...] = (
     Recover(epochs=1),
     Distill(epochs=1),
     Quantize(),
+    Quantize(weights_only=True, bits=4, group_size=16, method="gptq"),
 )
 ORDERS = [(one, two) for one in STEPS for two in STEPS if one is not two and not isinstance(one, Quantize)]
 
 
 def names(steps: tuple[Step, ...]) -> str:
-    return ">".join(step.technique for step in steps)
+    return ">".join(name(step) for step in steps)
+
+
+def name(step: Step) -> str:
+    return "weights" if isinstance(step, Quantize) and step.weights_only else step.technique
 
 
 def carry_out(steps: tuple[Step, ...]) -> Compressed:
@@ -41,7 +46,7 @@ def carry_out(steps: tuple[Step, ...]) -> Compressed:
     return state
 
 
-@pytest.mark.parametrize("step", STEPS, ids=lambda step: step.technique)
+@pytest.mark.parametrize("step", STEPS, ids=name)
 def test_the_network_that_came_in_is_unchanged(step: Step) -> None:
     before = copy.deepcopy(TASK.model.state_dict())
     apply_step(step, Compressed(TASK.model), BENCH, from_scratch=False)
