@@ -44,7 +44,10 @@ def pack(values: Tensor, bits: int) -> Tensor:
         for lane, mask in _PAIRS:
             if width == 8:
                 break
-            words = (words >> (lane - width)).bitwise_or_(words).bitwise_and_(mask)
+            if bits <= 4:  # the lower of two neighbours leaves nothing behind when both are shifted
+                words = (words >> (lane - width)).bitwise_or_(words).bitwise_and_(mask)
+            else:
+                words = (words & mask) | (((words >> lane) & mask) << width)
             width *= 2
         row = packed[start * bits // 8 :]
         if bits in _WHOLE_BYTES:  # narrowing every lane to its low byte is ten times as fast as picking bytes
