@@ -37,7 +37,7 @@ class Note:
 
 @dataclass(frozen=True)
 class QuantizedWeight:
-    """Integers of one weight tensor, packed, with what is needed to read them back.
+    """One weight tensor in fewer bits, packed, with what is needed to read it back.
 
     ``packed`` is a flat uint8 tensor of ``ceil(numel * bits / 8)`` bytes: the low ``bits`` bits of each
     integer (two's complement) in row-major order, least significant bits first.
@@ -47,6 +47,9 @@ class QuantizedWeight:
     one row side by side. An integer q stands for ``(q - zero_point) * scale``. Symmetric integers lie in
     [-(2**(bits-1) - 1), 2**(bits-1) - 1] with zero point 0, affine ones in [0, 2**bits - 1].
 
+    ``float16`` and ``bfloat16`` are the trivial case: ``packed`` holds the halves, ``bits`` is 16, there is no axis,
+    the only scale is 1 and the only zero point 0.
+
     ``input_scale`` (float32, one per index of dimension 1) is by what the layer's input is divided before it
     meets the integers: the weight is then ``(q - zero_point) * scale / input_scale``.
     """
@@ -54,12 +57,17 @@ class QuantizedWeight:
     packed: Tensor
     shape: tuple[int, ...]
     bits: int
-    scheme: Literal["symmetric", "affine"]
+    scheme: Literal["symmetric", "affine", "float16", "bfloat16"]
     axis: int | None
     scale: Tensor
     zero_point: Tensor
     group_size: int | None = None
     input_scale: Tensor | None = None
+
+    @property
+    def is_half(self) -> bool:
+        """Whether ``packed`` holds halves rather than integers."""
+        return self.scheme in ("float16", "bfloat16")
 
     @property
     def rows(self) -> tuple[int, int]:

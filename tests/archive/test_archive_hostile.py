@@ -37,7 +37,8 @@ def test_bytes_at_the_end_are_refused(small, tmp_path):
     refused(path, "data.shape")
 
 
-# [module, kind, attributes, [[name, shape, dtype, kept, bits, axis, zero_point, group, balanced], ...]]
+# [module, kind, attributes, [[name, shape, dtype, kept, bits, axis, zero_point, group, balanced,
+# half], ...]]
 def _edit(*steps):
     """A change of the plan: each step is (path, value)."""
 
@@ -76,6 +77,9 @@ _HOSTILE = {
     "balanced is a word": (_edit(((*_WEIGHT, 8), "yes")), "layers.0.tensors.0.balanced"),
     "balanced bias": (_edit((("layers", 0, 3, 1, 8), True)), "balanced needs bits and two dimensions"),
     "balance that is not there": (_edit(((*_WEIGHT, 8), True)), "the plan needs"),
+    "halves of integers": (_edit(((*_WEIGHT, 9), "float16")), "half needs a float dtype and no bits"),
+    "halves unknown": (_edit(((*_WEIGHT, 9), "float8")), "layers.0.tensors.0.half"),
+    "halves that are not there": (_edit((("layers", 0, 3, 1, 9), "float16")), "the plan needs"),
     "a row too long": (lambda plan: plan["layers"][0][3][0].append(1), "layers.0.tensors.0"),
     "dotted name": (_edit(((*_WEIGHT, 0), "a.b")), "layers.0.tensors.0.name"),
     "unprintable name": (_edit((("layers", 0, 0), "\x1b[2J")), "layers.0.module"),
@@ -114,7 +118,7 @@ def test_a_hostile_plan_is_refused_by_the_name_of_its_field(small, good, tmp_pat
 
 
 def _in_full(layer):
-    defaults = [0, None, None, None, "none", None, False]
+    defaults = [0, None, None, None, "none", None, False, None]
     return [*layer[:3], [row + defaults[len(row) - 2 :] for row in layer[3]]]
 
 

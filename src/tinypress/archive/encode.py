@@ -24,6 +24,7 @@ from tinypress.facts import QuantizedWeight
 
 T = TypeVar("T", bound=np.generic)
 
+_HALVES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 _SAME_SIZE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -44,16 +45,23 @@ def encode(name: str, tensor: Tensor, weight: QuantizedWeight | None) -> tuple[S
     places = {dtype: place for place, (_, dtype) in enumerate(DTYPES)}
     if tensor.dtype not in places:
         raise ValueError(f"its dtype {tensor.dtype} cannot be stored")
-    if weight is not None:
+    if weight is not None and not weight.is_half:
         return _encode_integers(name, tensor, places[tensor.dtype], weight)
-    raw = _raw(tensor)
+    half: Literal["float16", "bfloat16"] | None = None
+    if weight is not None and (weight.scheme == "float16" or weight.scheme == "bfloat16"):
+        half = weight.scheme
+        _check_halves(tensor, weight)
+        raw = _raw(weight.packed.view(_HALVES[half]))
+    else:
+        raw = _raw(tensor)
     kept, data = None, raw.tobytes()
     if tensor.dtype.is_floating_point:
         mask = raw != 0
         sparse = bitmap_bytes(raw.size) + int(mask.sum()) * raw.itemsize
         if sparse < len(data):
             kept, data = int(mask.sum()), pack_mask(mask) + raw[mask].tobytes()
-    row = StoredTensor(name=name, shape=tuple(tensor.shape), dtype=places[tensor.dtype], kept=kept)
+    dtype = places[tensor.dtype]
+    row = StoredTensor(name=name, shape=tuple(tensor.shape), dtype=dtype, kept=kept, half=half)
     return row, data
 
 
@@ -67,13 +75,20 @@ def decode(row: StoredTensor, data: memoryview) -> Decoded:
         weight = _decode_integers(row, data)
         return Decoded(dequantize(weight).to(row.torch_dtype), weight)
     _, _, _, bitmap, values = _parts(row, data)
-    raw = np.frombuffer(values, dtype=_raw_type(row.torch_dtype))
+    stored = row.torch_dtype if row.half is None else _HALVES[row.half]
+    raw = np.frombuffer(values, dtype=_raw_type(stored))
     if row.kept is not None:
         raw = _spread(row, bitmap, raw, np.zeros(row.count, dtype=raw.dtype))
     if row.torch_dtype == torch.bool and raw.size and int(raw.max()) > 1:
         raise ValueError("a BOOL is neither 0 nor 1")
-    same_size = raw.astype(raw.dtype.newbyteorder("="), copy=True).view(_numpy_type(row.torch_dtype))
-    return Decoded(torch.from_numpy(same_size).view(row.torch_dtype).reshape(row.shape), None)
+    same_size = raw.astype(raw.dtype.newbyteorder("="), copy=True).view(_numpy_type(stored))
+    tensor = torch.from_numpy(same_size).view(stored).reshape(row.shape)
+    if row.half is None:
+        return Decoded(tensor, None)
+    one, zero = torch.ones(1), torch.zeros(1, dtype=torch.int32)
+    packed = tensor.reshape(-1).view(torch.uint8)
+    weight = QuantizedWeight(packed, row.shape, 16, row.half, None, one, zero)
+    return Decoded(tensor.to(row.torch_dtype), weight)
 
 
 def dequantize(weight: QuantizedWeight) -> Tensor:
@@ -89,7 +104,7 @@ def dequantize(weight: QuantizedWeight) -> Tensor:
 def nonzero(row: StoredTensor, data: memoryview) -> int:
     """How many elements are not zero: for integers those that are not at their zero point."""
     decoded = decode(row, data)
-    if decoded.weight is None:
+    if decoded.weight is None or decoded.weight.is_half:
         return int(torch.count_nonzero(decoded.tensor))
     integers, zeros = _integers(decoded.weight)
     return int(np.count_nonzero(integers != zeros))
@@ -135,10 +150,18 @@ def _encode_integers(
             "balanced": weight.input_scale is not None,
         }
     )
-    packed = _packed(values, weight.bits, weight.scheme).numpy().tobytes()
+    packed = _packed(values, weight.bits, signed=weight.scheme == "symmetric").numpy().tobytes()
     zeros_part = zero_point.tobytes() if how == "stored" else b""
     balance = b"" if weight.input_scale is None else weight.input_scale.numpy().astype("<f4").tobytes()
     return row, scale + zeros_part + balance + bitmap + packed
+
+
+def _check_halves(tensor: Tensor, weight: QuantizedWeight) -> None:
+    if not tensor.is_floating_point() or tuple(weight.shape) != tuple(tensor.shape) or weight.bits != 16:
+        raise ValueError(f"its halves are not those of {tensor.dtype} of shape {list(tensor.shape)}")
+    real = weight.packed.view(_HALVES[weight.scheme]).view(weight.shape).to(tensor.dtype)
+    if not torch.equal(real, tensor.detach().cpu()):
+        raise ValueError("its values are not those of its halves")
 
 
 def _check_integers(tensor: Tensor, weight: QuantizedWeight) -> None:
@@ -202,7 +225,7 @@ def _decode_integers(row: StoredTensor, data: memoryview) -> QuantizedWeight:
     if row.kept is not None:
         integers = _spread(row, bitmap, integers, along(zero_point, row.shape, row.axis, row.group).copy())
     return QuantizedWeight(
-        packed=_packed(integers, bits, scheme),
+        packed=_packed(integers, bits, signed=scheme == "symmetric"),
         shape=row.shape,
         bits=bits,
         scheme=scheme,
@@ -214,8 +237,8 @@ def _decode_integers(row: StoredTensor, data: memoryview) -> QuantizedWeight:
     )
 
 
-def _packed(integers: NDArray[np.int32], bits: int, scheme: Literal["symmetric", "affine"]) -> Tensor:
-    narrow = np.int8 if scheme == "symmetric" else np.uint8
+def _packed(integers: NDArray[np.int32], bits: int, *, signed: bool) -> Tensor:
+    narrow = np.int8 if signed else np.uint8
     return pack(torch.from_numpy(integers.astype(narrow)), bits)
 
 

@@ -87,7 +87,8 @@ class Row(Facts):
 class StoredTensor(Row):
     """One tensor. ``kept`` is the number of values of a sparse one; ``bits`` those of an integer weight,
     whose ``zero_point`` is ``none`` (symmetric), ``stored`` (affine) or ``zero`` (affine, all of them 0).
-    ``group`` weights of one index of ``axis`` share a scale; ``balanced`` tells that there is an input scale."""
+    ``group`` weights of one index of ``axis`` share a scale; ``balanced`` tells that there is an input scale.
+    ``half`` is what the values are where the plan rounded them to two bytes and not to integers."""
 
     name: Annotated[Name, Field(min_length=1), AfterValidator(_one_word)]
     shape: Annotated[Numbers, Field(max_length=16)]
@@ -98,6 +99,7 @@ class StoredTensor(Row):
     zero_point: Literal["none", "stored", "zero"] = "none"
     group: Annotated[int, Field(ge=1, lt=2**31)] | None = None
     balanced: bool = False
+    half: Literal["float16", "bfloat16"] | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -112,6 +114,8 @@ class StoredTensor(Row):
             raise ValueError("axis and zero_point need bits")
         if self.group is not None and self.axis is None:
             raise ValueError("group needs an axis")
+        if self.half is not None and (self.bits is not None or not floating):
+            raise ValueError("half needs a float dtype and no bits")
         if self.balanced and (self.bits is None or len(self.shape) < 2):
             raise ValueError("balanced needs bits and two dimensions")
         return self
@@ -143,7 +147,14 @@ class StoredTensor(Row):
 
     @property
     def value_bits(self) -> int:
+        if self.half is not None:
+            return 16
         return self.torch_dtype.itemsize * 8 if self.bits is None else self.bits
+
+    @property
+    def quantized(self) -> bool:
+        """Whether the quantization plan knows this tensor."""
+        return self.bits is not None or self.half is not None
 
     @property
     def parts_bytes(self) -> tuple[int, int, int, int, int]:
@@ -226,7 +237,7 @@ class Plan(Facts):
                 raise ValueError(f"{field} is not in rising order")
             if numbers and numbers[-1] >= len(names):
                 raise ValueError(f"{field} has the number {numbers[-1]}, there are {len(names)} names")
-        integers = {place for place, (_, row) in enumerate(tensors) if row.bits is not None}
+        integers = {place for place, (_, row) in enumerate(tensors) if row.quantized}
         if self.values is None and (integers or self.quantized is not None):
             raise ValueError("values is missing although there are bits")
         if self.quantized is not None:

@@ -62,7 +62,7 @@ def unpacked_views(
     views: dict[str, tuple[str, tuple[int, ...] | None, bool]] = {}
     for node in graph.node:
         given = node.input[0] if node.input else ""
-        if node.op_type == "DequantizeLinear" and given in arrays:
+        if node.op_type in ("DequantizeLinear", "Cast") and given in arrays:
             views[node.output[0]] = (given, None, False)
         elif given in views and node.op_type in ("Reshape", "Div", "Transpose"):
             name, shape, turned = views[given]

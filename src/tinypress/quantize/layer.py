@@ -15,6 +15,7 @@ from torch.nn.parameter import is_lazy
 from tinypress.bits import pack, unpack
 from tinypress.errors import InputError, ModelError
 from tinypress.facts import QuantizedWeight
+from tinypress.quantize.halves import real_halves
 from tinypress.quantize.rows import (
     Fit,
     Grid,
@@ -102,6 +103,8 @@ def dequantize_layer_weights(quantized: QuantizedWeight) -> Tensor:
         InputError: the packed bytes are not those of this shape and number of bits.
     """
     call = f"dequantize_layer_weights(shape={quantized.shape}, axis={quantized.axis})"
+    if quantized.is_half:
+        return real_halves(call, quantized)
     count = math.prod(quantized.shape)
     integers = unpack(quantized.packed, quantized.bits, count, signed=quantized.scheme == "symmetric")
     if not quantized.scale.numel() == quantized.zero_point.numel() == quantized.scales:

@@ -20,6 +20,7 @@ from tinypress.quantize.affine import Scheme
 from tinypress.quantize.awq import awq_rows
 from tinypress.quantize.fold import fold_batch_norms
 from tinypress.quantize.gptq import gptq_rows
+from tinypress.quantize.halves import HALVES, Half, half_weight
 from tinypress.quantize.hqq import half_quadratic
 from tinypress.quantize.inputs import Inputs, Layer, layers_in_order, observe
 from tinypress.quantize.layer import dequantize_layer_weights, packed_weight, quantize_weight, weight_of
@@ -46,7 +47,7 @@ def quantize_weights(
     *,
     group_size: int | None = 32,
     method: Method = "nearest",
-    scheme: Scheme = "symmetric",
+    scheme: Scheme | Half = "symmetric",
     power_of_two: bool = False,
     act_order: bool = False,
     calibration: Split | None = None,
@@ -60,7 +61,7 @@ def quantize_weights(
     weights, the plan their integers. What was exactly zero stays so; tensors that are one stay one.
 
     Args:
-        bits: 2 to 8.
+        bits: 2 to 8, or 16 with the scheme ``float16`` or ``bfloat16``, which have no scale and no groups.
         group_size: so many neighbouring weights of an output channel share a scale; ``None`` for all of them.
         method: ``nearest`` rounds; ``mse`` and ``hqq`` look for a better range in the weights alone; ``gptq`` and
             ``awq`` look at what ``calibration`` feeds to each layer, after the layers before it were quantized.
@@ -79,7 +80,13 @@ def quantize_weights(
     """
     before = model if isinstance(model, Compressed) else Compressed(model)
     call = f"quantize_weights({type(before.model).__name__}, bits={bits!r}, method={method!r})"
-    check_settings(call, bits, scheme, group_size)
+    half = scheme in HALVES
+    if not half:
+        check_settings(call, bits, scheme, group_size)
+    elif bits != 16 or method != "nearest":
+        raise InputError(
+            call, f"{scheme} has {bits!r} bits and method {method!r}", "Give 16 bits and method='nearest'"
+        )
     if method not in get_args(Method):
         raise InputError(call, f"method is {method!r}", f"Use one of {list(get_args(Method))}")
     if before.plan is not None:
@@ -91,7 +98,11 @@ def quantize_weights(
         given = tuple(column[:2] for column in calibration.inputs)
     network, unfolded = _folded(before.model, given)
     choices, left = choose(call, network, frozenset(embeddings), frozenset(keep))
-    how = _How(method, Grid(bits, scheme, group_size, power_of_two), act_order)
+    how: _How | Half = (
+        scheme
+        if scheme == "float16" or scheme == "bfloat16"
+        else _How(method, Grid(bits, scheme, group_size, power_of_two), act_order)
+    )
     weights: dict[str, QuantizedWeight] = {}
     changes, notes = [], [*unfolded, *left]
     for choice in _in_order(network, choices, calibration):
@@ -130,11 +141,13 @@ def _in_order(network: nn.Module, choices: Sequence[Choice], samples: Split | No
 
 
 def _quantized(
-    call: str, network: nn.Module, choice: Choice, how: _How, samples: Split | None
+    call: str, network: nn.Module, choice: Choice, how: _How | Half, samples: Split | None
 ) -> tuple[QuantizedWeight, Note | None]:
     """The integers of one weight, and a note where the method could not be used on it."""
     weight = weight_of(f"{call}, layer {choice.names[0]!r}", choice.layers[0])
     named = f"{call}, layer {choice.names[0]!r}"
+    if not isinstance(how, _How):
+        return half_weight(named, weight, how), None
     if how.method not in _NEEDS_SAMPLES:
         return quantize_weight(named, weight, 0, how.grid, _FITS[how.method]), None
     layers = [layer for layer in choice.layers if isinstance(layer, Layer)]

@@ -34,7 +34,7 @@ class Blocks:
 
 def blocks_of(weight: QuantizedWeight) -> Blocks | None:
     """The weight in blocks; ``None`` where its groups are no whole number of blocks, or it is no matrix."""
-    if len(weight.shape) != 2 or weight.axis not in (None, 0) or 0 in weight.shape:
+    if weight.is_half or len(weight.shape) != 2 or weight.axis not in (None, 0) or 0 in weight.shape:
         return None
     rows, width = weight.shape
     group = width if weight.axis is None or weight.group_size is None else min(weight.group_size, width)

@@ -3,6 +3,7 @@
     MatMul, Gemm    com.microsoft MatMulNBits            multiplies from the packed weights
     Gather          com.microsoft GatherBlockQuantized   unpacks the rows that are looked up
     all others      DequantizeLinear, 4-bit and blocked  the runtime unpacks the whole weight to float (opset 21)
+    halves          Cast                                 the same
 
 Integers are stored as they are, moved into the unsigned range where the operator asks for it: q and its zero point
 by the same number. An operator has containers of 4 and 8 bits only: fewer bits ride in the next larger. Rows are
@@ -162,6 +163,15 @@ def _unpacked(of: _Weight, writer: _Writer) -> str:
     matrix with the product after it into a kernel that rounds the activations to 8 bits, which no one asked for.
     """
     name, weight = of.name, of.quantized
+    if weight.is_half:
+        kind = TensorProto.FLOAT16 if weight.scheme == "float16" else TensorProto.BFLOAT16
+        dims = weight.shape
+        half = TensorProto(
+            name=f"{name}:packed", data_type=kind, dims=dims, raw_data=weight.packed.numpy().tobytes()
+        )
+        writer.constants.setdefault(half.name, half)
+        real = writer.node("Cast", [half.name], f"{name}:real", to=TensorProto.FLOAT)
+        return writer.node("Transpose", [real], f"{name}:turned", perm=[1, 0]) if of.turned else real
     signed = weight.scheme == "symmetric"
     rows, width = weight.rows
     q = unpack(weight.packed, weight.bits, rows * width, signed=signed).numpy().reshape(1, rows, width)
