@@ -15,11 +15,11 @@ import pytest
 import safetensors
 import safetensors.torch
 import torch
-from tests.quantize.test_layer import layer_with
 from torch import Tensor
 
 import tinypress.archive.tensors_file as tensors_file
 import tinypress.quantize.checkpoint as checkpoint_module
+from quantize.test_layer import layer_with
 from tinypress.errors import ArtifactError, InputError, ModelError, RunError
 from tinypress.quantize import (
     dequantize_layer_weights,

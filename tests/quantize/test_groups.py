@@ -8,10 +8,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.quantize.test_layer import integers, layer_with, plainly
 from torch import Tensor, nn
 
 import tinypress.quantize.rows as rows_module
+from quantize.test_layer import integers, layer_with, plainly
 from tinypress.errors import InputError
 from tinypress.quantize import dequantize_layer_weights, quantize_layer_weights
 

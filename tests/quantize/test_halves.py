@@ -7,9 +7,9 @@ from dataclasses import replace
 import onnx
 import pytest
 import torch
-from tests.quantize.test_weights_only import cnn, words
 from torch import nn
 
+from quantize.test_weights_only import cnn, words
 from tinypress.archive import archive_layers, read_archive, write_archive
 from tinypress.errors import InputError, ModelError
 from tinypress.measure.artifact import read_onnx
