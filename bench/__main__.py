@@ -86,7 +86,7 @@ def _table(results: dict[str, Any]) -> Table:
     if "pack" in results:
         row = results["pack"]
         table.add_row("one pass over the memory", *_milliseconds(row["one_pass"]), "", "")
-        for name in ("int8", "int8_affine", "int4"):
+        for name in ("int8", "int8_affine", "int4", "int4_groups", "int4_groups_affine"):
             table.add_row(
                 f"pack to {name}", *_milliseconds(row[name]), *_ratio(row[name]["passes"], "passes")
             )

@@ -12,7 +12,7 @@ from tinypress.quantize.layer import quantize_layer_weights
 
 
 def measure(weights: int, repeats: int) -> dict[str, object]:
-    """Time of quantizing one Linear layer per channel, and of ``torch.mul(w, 1.0)`` into warm memory."""
+    """Time of quantizing one Linear layer, per channel or in groups of 32, and of ``torch.mul(w, 1.0)``, all warm."""
     side = round(weights**0.5)
     layer = nn.Linear(side, side, bias=False)
     weight = layer.weight.detach()
@@ -22,6 +22,8 @@ def measure(weights: int, repeats: int) -> dict[str, object]:
         "int8": lambda: quantize_layer_weights(layer, 8),
         "int8_affine": lambda: quantize_layer_weights(layer, 8, scheme="affine"),
         "int4": lambda: quantize_layer_weights(layer, 4),
+        "int4_groups": lambda: quantize_layer_weights(layer, 4, group_size=32),
+        "int4_groups_affine": lambda: quantize_layer_weights(layer, 4, scheme="affine", group_size=32),
     }
     timings = interleaved(
         functions, repeats, room_bytes=dict.fromkeys(functions, weight.nbytes), warm=frozenset(functions)

@@ -53,7 +53,16 @@ from tinypress.prune import (
     prune_model_by_wanda,
     prune_weights_by_magnitude,
 )
-from tinypress.quantize import dequantize_layer_weights, quantize_layer_weights, quantize_model
+from tinypress.quantize import (
+    QuantizedCheckpoint,
+    dequantize_layer_weights,
+    quantize_checkpoint,
+    quantize_layer_weights,
+    quantize_model,
+    quantize_weights,
+    read_quantized_checkpoint,
+    read_quantized_weights,
+)
 from tinypress.receipt import Receipt
 from tinypress.shrink import (
     Budget,
@@ -93,6 +102,7 @@ __all__ = [
     "OnTargets",
     "OnTokens",
     "ParameterCount",
+    "QuantizedCheckpoint",
     "QuantizedWeight",
     "Receipt",
     "Recipe",
@@ -134,9 +144,13 @@ __all__ = [
     "prune_model_by_wanda",
     "prune_structured",
     "prune_weights_by_magnitude",
+    "quantize_checkpoint",
     "quantize_layer_weights",
     "quantize_model",
+    "quantize_weights",
     "read_latency_table",
+    "read_quantized_checkpoint",
+    "read_quantized_weights",
     "reestimate_batch_norm",
     "remove_layers",
     "scale_student",

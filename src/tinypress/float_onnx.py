@@ -24,7 +24,9 @@ from tinypress.errors import ModelError
 OPSET = 20
 
 
-def to_float_onnx(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> onnx.ModelProto:
+def to_float_onnx(
+    model: nn.Module, example_inputs: tuple[Tensor, ...], *, opset: int = OPSET
+) -> onnx.ModelProto:
     """Export ``model`` with a free batch dimension (the first of every input and of the output).
 
     Raises:
@@ -38,7 +40,7 @@ def to_float_onnx(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> onnx.
     try:
         with _quiet():
             program = torch.onnx.export(
-                model, inputs, dynamo=True, dynamic_shapes=free, opset_version=OPSET, verbose=False
+                model, inputs, dynamo=True, dynamic_shapes=free, opset_version=opset, verbose=False
             )
         assert program is not None
         proto: onnx.ModelProto = program.model_proto

@@ -1,5 +1,7 @@
 """One tensor through the codecs: bit by bit the same, and never longer than dense."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -106,7 +108,9 @@ def _weights(draw):
     axis = draw(st.sampled_from([None, *range(len(shape))]))
     low, high = (-(2 ** (bits - 1)) + 1, 2 ** (bits - 1) - 1) if scheme == "symmetric" else (0, 2**bits - 1)
     integers = draw(hnp.arrays(np.int16, shape, elements=st.integers(low, high), fill=st.just(0)))
-    scales = 1 if axis is None else shape[axis]
+    group = None if axis is None else draw(st.sampled_from([None, 1, 2, 3, 50]))
+    width = int(np.prod(shape)) // (1 if axis is None else shape[axis])
+    scales = (1 if axis is None else shape[axis]) * (1 if group is None else -(-width // group))
     positive = st.floats(2.0**-20, 2.0**20, width=32)
     scale = draw(hnp.arrays(np.float32, scales, elements=positive))
     zeros = np.zeros(scales, dtype=np.int32)
@@ -114,8 +118,19 @@ def _weights(draw):
         zeros = draw(hnp.arrays(np.int32, scales, elements=st.integers(0, high)))
     narrow = np.int8 if scheme == "symmetric" else np.uint8
     packed = pack(torch.from_numpy(integers.astype(narrow)), bits)
+    balance = None
+    if len(shape) > 1 and draw(st.booleans()):
+        balance = torch.from_numpy(draw(hnp.arrays(np.float32, shape[1], elements=positive)))
     return QuantizedWeight(
-        packed, shape, bits, scheme, axis, torch.from_numpy(scale), torch.from_numpy(zeros)
+        packed,
+        shape,
+        bits,
+        scheme,
+        axis,
+        torch.from_numpy(scale),
+        torch.from_numpy(zeros),
+        group,
+        balance,
     )
 
 
@@ -124,16 +139,16 @@ def _weights(draw):
 def test_integers_come_back_with_scale_and_zero_point(weight):
     row, data = encode("weight", dequantize(weight), weight)
     dense = -(-weight.bits * row.count // 8)
-    assert sum(row.parts_bytes) == len(data) <= dense + 5 * row.scales
+    balance = 0 if weight.input_scale is None else 4 * weight.shape[1]
+    assert sum(row.parts_bytes) == len(data) <= dense + 5 * row.scales + balance
     back = decode(row, memoryview(data))
     assert _bits_equal(back.tensor, dequantize(weight))
     again = back.weight
-    assert (again.shape, again.bits, again.scheme, again.axis) == (
-        weight.shape,
-        weight.bits,
-        weight.scheme,
-        weight.axis,
-    )
+    for field in ("shape", "bits", "scheme", "axis", "group_size"):
+        assert getattr(again, field) == getattr(weight, field)
+    assert (again.input_scale is None) == (weight.input_scale is None)
+    if again.input_scale is not None:
+        assert torch.equal(again.input_scale, weight.input_scale)
     assert torch.equal(again.packed, weight.packed)
     assert torch.equal(again.scale, weight.scale)
     assert torch.equal(again.zero_point, weight.zero_point)
@@ -147,6 +162,18 @@ def test_dequantize_by_hand():
         packed, (2, 2), 2, "affine", 1, torch.tensor([0.5, 2.0]), torch.tensor([1, 0], dtype=torch.int32)
     )
     assert dequantize(weight).tolist() == [[0.0, 6.0], [-0.5, 4.0]]
+
+
+def test_dequantize_groups_by_hand():
+    # rows of three weights in groups of two, so that the second group is short; inputs divided by 1, 2, 4
+    packed = pack(torch.tensor([[1, 2, 3], [-1, -2, 3]], dtype=torch.int8), 3)
+    scale, zeros = torch.tensor([1.0, 10.0, 0.5, 100.0]), torch.zeros(4, dtype=torch.int32)
+    weight = QuantizedWeight(packed, (2, 3), 3, "symmetric", 0, scale, zeros, 2)
+    assert dequantize(weight).tolist() == [[1.0, 2.0, 30.0], [-0.5, -1.0, 300.0]]
+    balanced = replace(weight, input_scale=torch.tensor([1.0, 2.0, 4.0]))
+    assert dequantize(balanced).tolist() == [[1.0, 1.0, 7.5], [-0.5, -0.5, 75.0]]
+    columns = replace(weight, shape=(3, 2), axis=1, packed=pack(torch.ones(3, 2, dtype=torch.int8), 3))
+    assert dequantize(columns).tolist() == [[1.0, 0.5], [1.0, 0.5], [10.0, 100.0]]
 
 
 def test_zeros_of_an_affine_weight_are_where_its_zero_point_is():

@@ -37,7 +37,8 @@ def test_bytes_at_the_end_are_refused(small, tmp_path):
     refused(path, "data.shape")
 
 
-# [module, kind, attributes, [[name, shape, dtype, kept, bits, axis, zero_point], ...]]
+# [module, kind, attributes, [[name, shape, dtype, kept, bits, axis, zero_point, group, balanced,
+# half], ...]]
 def _edit(*steps):
     """A change of the plan: each step is (path, value)."""
 
@@ -68,6 +69,17 @@ _HOSTILE = {
     "more kept than there are": (_edit(((*_WEIGHT, 3), 81)), "layers.0.tensors.0: Value error, kept is 81"),
     "axis beyond": (_edit(((*_WEIGHT, 5), 2)), "layers.0.tensors.0: Value error, axis is 2"),
     "unknown zero point": (_edit(((*_WEIGHT, 6), "eval")), "layers.0.tensors.0.zero_point"),
+    "group of none": (_edit(((*_WEIGHT, 7), 0)), "layers.0.tensors.0.group"),
+    "group is true": (_edit(((*_WEIGHT, 7), True)), "layers.0.tensors.0.group"),
+    "huge group": (_edit(((*_WEIGHT, 7), 2**40)), "layers.0.tensors.0.group"),
+    "group without axis": (_edit(((*_WEIGHT, 5), None), ((*_WEIGHT, 7), 4)), "group needs an axis"),
+    "groups that are not there": (_edit(((*_WEIGHT, 7), 1)), "the plan needs"),
+    "balanced is a word": (_edit(((*_WEIGHT, 8), "yes")), "layers.0.tensors.0.balanced"),
+    "balanced bias": (_edit((("layers", 0, 3, 1, 8), True)), "balanced needs bits and two dimensions"),
+    "balance that is not there": (_edit(((*_WEIGHT, 8), True)), "the plan needs"),
+    "halves of integers": (_edit(((*_WEIGHT, 9), "float16")), "half needs a float dtype and no bits"),
+    "halves unknown": (_edit(((*_WEIGHT, 9), "float8")), "layers.0.tensors.0.half"),
+    "halves that are not there": (_edit((("layers", 0, 3, 1, 9), "float16")), "the plan needs"),
     "a row too long": (lambda plan: plan["layers"][0][3][0].append(1), "layers.0.tensors.0"),
     "dotted name": (_edit(((*_WEIGHT, 0), "a.b")), "layers.0.tensors.0.name"),
     "unprintable name": (_edit((("layers", 0, 0), "\x1b[2J")), "layers.0.module"),
@@ -106,7 +118,7 @@ def test_a_hostile_plan_is_refused_by_the_name_of_its_field(small, good, tmp_pat
 
 
 def _in_full(layer):
-    defaults = [0, None, None, None, "none"]
+    defaults = [0, None, None, None, "none", None, False, None]
     return [*layer[:3], [row + defaults[len(row) - 2 :] for row in layer[3]]]
 
 
@@ -189,7 +201,7 @@ def test_a_file_that_is_no_archive_is_refused(tmp_path, case):
 
 
 def _rewritten(good, tensor, part, change):
-    """The data with ``change`` made to one part (scale, zero point, bitmap, values) of a tensor."""
+    """The data with ``change`` made to one part (scale, zero point, input scale, bitmap, values) of a tensor."""
     plan, data = good
     start = 0
     for number, (_, row) in enumerate(Plan.model_validate(plan).tensors()):
@@ -228,9 +240,9 @@ _DATA = {
         "'0.weight': its scale is not finite and above",
     ),
     "zero point": (0, 1, _set(0, b"\x10"), "'0.weight': its zero_point does not fit 4 bits"),
-    "bitmap": (0, 2, _flip(3, 1), "bits set, kept is 16"),
-    "bias NaN": (1, 3, _set(0, struct.pack("<f", float("nan"))), "'0.bias': it holds NaN"),
-    "bias infinite": (3, 3, _set(0, struct.pack("<f", float("inf"))), "'2.bias': it holds infinity"),
+    "bitmap": (0, 3, _flip(3, 1), "bits set, kept is 16"),
+    "bias NaN": (1, 4, _set(0, struct.pack("<f", float("nan"))), "'0.bias': it holds NaN"),
+    "bias infinite": (3, 4, _set(0, struct.pack("<f", float("inf"))), "'2.bias': it holds infinity"),
 }
 
 
@@ -244,7 +256,7 @@ def test_hostile_data_is_refused_by_the_name_of_its_tensor(good, tmp_path, case)
 
 def test_a_kept_value_that_is_zero_is_refused(good, tmp_path):
     first_zero_point = good[1][16]  # after four scales
-    plan, data = _rewritten(good, 0, 3, _set(0, bytes([first_zero_point * 0x11])))
+    plan, data = _rewritten(good, 0, 4, _set(0, bytes([first_zero_point * 0x11])))
     path = tmp_path / "zero"
     path.write_bytes(make_file(plan, data))
     refused(path, "'0.weight': its bitmap has a bit where the value is zero")

@@ -39,6 +39,7 @@ STEPS: tuple[Step, ...] = (
     Recover(epochs=1),
     Distill(epochs=1),
     Quantize(),
+    Quantize(weights_only=True, bits=4, group_size=16, method="gptq"),
 )
 # these differ from the first step above in which weights of a layer go, and in little that follows
 PLACED: tuple[Step, ...] = (
@@ -63,6 +64,8 @@ ORDERS = [
 
 
 def name(step: Step) -> str:
+    if isinstance(step, Quantize) and step.weights_only:
+        return "weights"
     special = step.pattern or step.allocation if isinstance(step, Magnitude) else None
     return f"{step.technique} {special}" if special else step.technique
 

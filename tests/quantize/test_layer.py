@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-import tinypress.quantize.layer as layer_module
+import tinypress.quantize.rows as rows_module
 from tinypress.bits import unpack
 from tinypress.errors import InputError, ModelError
 from tinypress.facts import QuantizedWeight
@@ -177,7 +177,7 @@ def test_blocks_do_not_show(scheme, per_channel: bool, monkeypatch: pytest.Monke
     layer = nn.Linear(23, 31)
     whole = quantize_layer_weights(layer, 6, scheme=scheme, per_channel=per_channel)
     for block in (1, 50, 100):
-        monkeypatch.setattr(layer_module, "_BLOCK", block)
+        monkeypatch.setattr(rows_module, "_BLOCK", block)
         parts = quantize_layer_weights(layer, 6, scheme=scheme, per_channel=per_channel)
         assert torch.equal(parts.packed, whole.packed)
         assert torch.equal(parts.scale, whole.scale)

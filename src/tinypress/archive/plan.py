@@ -6,6 +6,7 @@ of shape [8, 3, 5] and dtype F32, sparse with 14 values, 8 bits each, one scale 
 
 Tensors lie end to end in the order of the plan, none of their offsets is written down. Each is
     scale (float32)  zero point (uint8)      only where it holds integers
+    input scale (float32)                    only where the plan keeps one
     bitmap                                   only where it is sparse
     values                                   all of them, or where the bitmap has a bit
 The fields are named in full in every error about a file.
@@ -85,7 +86,9 @@ class Row(Facts):
 
 class StoredTensor(Row):
     """One tensor. ``kept`` is the number of values of a sparse one; ``bits`` those of an integer weight,
-    whose ``zero_point`` is ``none`` (symmetric), ``stored`` (affine) or ``zero`` (affine, all of them 0)."""
+    whose ``zero_point`` is ``none`` (symmetric), ``stored`` (affine) or ``zero`` (affine, all of them 0).
+    ``group`` weights of one index of ``axis`` share a scale; ``balanced`` tells that there is an input scale.
+    ``half`` is what the values are where the plan rounded them to two bytes and not to integers."""
 
     name: Annotated[Name, Field(min_length=1), AfterValidator(_one_word)]
     shape: Annotated[Numbers, Field(max_length=16)]
@@ -94,6 +97,9 @@ class StoredTensor(Row):
     bits: Annotated[int, Field(ge=2, le=8)] | None = None
     axis: Annotated[int, Field(ge=0, lt=16)] | None = None
     zero_point: Literal["none", "stored", "zero"] = "none"
+    group: Annotated[int, Field(ge=1, lt=2**31)] | None = None
+    balanced: bool = False
+    half: Literal["float16", "bfloat16"] | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -106,6 +112,12 @@ class StoredTensor(Row):
             raise ValueError(f"axis is {self.axis} in a tensor of {len(self.shape)} dimensions")
         if self.bits is None and (self.axis is not None or self.zero_point != "none"):
             raise ValueError("axis and zero_point need bits")
+        if self.group is not None and self.axis is None:
+            raise ValueError("group needs an axis")
+        if self.half is not None and (self.bits is not None or not floating):
+            raise ValueError("half needs a float dtype and no bits")
+        if self.balanced and (self.bits is None or len(self.shape) < 2):
+            raise ValueError("balanced needs bits and two dimensions")
         return self
 
     @property
@@ -126,19 +138,32 @@ class StoredTensor(Row):
         """Elements of the scale, 0 where the tensor holds no integers."""
         if self.bits is None:
             return 0
-        return 1 if self.axis is None else self.shape[self.axis]
+        if self.axis is None:
+            return 1
+        channels = self.shape[self.axis]
+        if self.group is None or not channels:
+            return channels
+        return channels * -(-(self.count // channels) // self.group)
 
     @property
     def value_bits(self) -> int:
+        if self.half is not None:
+            return 16
         return self.torch_dtype.itemsize * 8 if self.bits is None else self.bits
 
     @property
-    def parts_bytes(self) -> tuple[int, int, int, int]:
-        """Lengths of scale, zero point, bitmap and values."""
+    def quantized(self) -> bool:
+        """Whether the quantization plan knows this tensor."""
+        return self.bits is not None or self.half is not None
+
+    @property
+    def parts_bytes(self) -> tuple[int, int, int, int, int]:
+        """Lengths of scale, zero point, input scale, bitmap and values."""
         values = self.count if self.kept is None else self.kept
         return (
             4 * self.scales,
             self.scales if self.zero_point == "stored" else 0,
+            4 * self.shape[1] if self.balanced else 0,
             0 if self.kept is None else bitmap_bytes(self.count),
             packed_bytes(values, self.value_bits),
         )
@@ -213,7 +238,7 @@ class Plan(Facts):
                 raise ValueError(f"{field} is not in rising order")
             if numbers and numbers[-1] >= len(names):
                 raise ValueError(f"{field} has the number {numbers[-1]}, there are {len(names)} names")
-        integers = {place for place, (_, row) in enumerate(tensors) if row.bits is not None}
+        integers = {place for place, (_, row) in enumerate(tensors) if row.quantized}
         if self.values is None and (integers or self.quantized is not None):
             raise ValueError("values is missing although there are bits")
         if self.quantized is not None:

@@ -96,8 +96,11 @@ def _by_tensor(
 
 def _same(one: QuantizedWeight, other: QuantizedWeight) -> bool:
     tensors = ((one.packed, other.packed), (one.scale, other.scale), (one.zero_point, other.zero_point))
-    plain = (one.shape, one.bits, one.scheme, one.axis) == (other.shape, other.bits, other.scheme, other.axis)
-    return plain and all(torch.equal(a, b) for a, b in tensors)
+    settings = [(w.shape, w.bits, w.scheme, w.axis, w.group_size) for w in (one, other)]
+    balances = [w.input_scale for w in (one, other) if w.input_scale is not None]
+    if settings[0] != settings[1] or len(balances) == 1:
+        return False
+    return all(torch.equal(a, b) for a, b in tensors) and (not balances or torch.equal(*balances))
 
 
 def _layers(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
 from tinypress.errors import ArtifactError
+from tinypress.measure.packed import PACKED, packed_weights, unpacked_views
 from tinypress.measure.weights import histogram
 from tinypress.receipt import Layer
 from tinypress.runtimes.onnx import open_onnx
@@ -30,7 +31,8 @@ _QDQ = frozenset({"QuantizeLinear", "DequantizeLinear"})
 @dataclass(frozen=True)
 class ArtifactFacts:
     """What an artifact holds and computes. ``macs`` are of one sample; ``activation_bytes`` are those that its
-    layers read; ``float_layers`` names the layers that are computed in float."""
+    layers read; ``float_layers`` names the layers that are computed in float, ``unpacked_layers`` those among
+    them whose few bits the runtime turns into floats first."""
 
     layers: tuple[Layer, ...]
     parameters: int
@@ -40,6 +42,7 @@ class ArtifactFacts:
     weight_bytes: int
     activation_bytes: int
     float_layers: tuple[str, ...]
+    unpacked_layers: tuple[str, ...] = ()
 
     @property
     def macs(self) -> int:
@@ -78,6 +81,7 @@ def read_onnx(path: Path, example: tuple[NDArray[np.generic], ...]) -> ArtifactF
     source = _sources(proto.graph, tensors)
     layers: list[Layer] = []
     float_layers: list[str] = []
+    unpacked: list[str] = []
     macs_int8 = macs_float = activation_bytes = 0
     owned: set[str] = set()
     for node in proto.graph.node:
@@ -95,8 +99,10 @@ def read_onnx(path: Path, example: tuple[NDArray[np.generic], ...]) -> ArtifactF
         fresh = [part for part in parts if part.name not in owned]
         owned |= {part.name for part in parts}
         layers.append(_layer(node, weight, fresh, macs))
-        if not integer:
+        if not integer and node.op_type not in PACKED:
             float_layers.append(layers[-1].name)
+            if weight.bits < 8:
+                unpacked.append(layers[-1].name)
     others = [tensor for tensor in tensors.values() if tensor.name not in owned]
     layers += [
         _layer(None, tensor, [tensor], None)
@@ -112,6 +118,7 @@ def read_onnx(path: Path, example: tuple[NDArray[np.generic], ...]) -> ArtifactF
         sum(tensor.stored_bytes for tensor in tensors.values()),
         activation_bytes,
         tuple(float_layers),
+        tuple(unpacked),
     )
 
 
@@ -120,7 +127,7 @@ def _layer(node: onnx.NodeProto | None, weight: _Tensor, parts: list[_Tensor], m
     if node is not None and node.op_type == "Gemm" and not _attribute(node, "transB", 0):
         real = real.T
     return Layer(
-        name=weight.name.removesuffix(".weight"),
+        name=weight.name.removesuffix(":packed").removesuffix(".weight"),
         kind="constant" if node is None else node.op_type,
         weight_shape=tuple(real.shape),
         parameters=sum(part.real.size for part in parts),
@@ -135,17 +142,26 @@ def _layer(node: onnx.NodeProto | None, weight: _Tensor, parts: list[_Tensor], m
 def _stored(graph: onnx.GraphProto) -> dict[str, _Tensor]:
     """Stored tensors that are parameters, as real numbers: integers times their scale."""
     arrays = {tensor.name: tensor for tensor in graph.initializer}
-    scales: dict[str, tuple[str, str | None, int]] = {}
-    constants: set[str] = set()
+    scales: dict[str, tuple[str, str | None, int, int]] = {}
+    packed, besides = packed_weights(graph)
+    constants: set[str] = set(besides)
     for node in graph.node:
         if node.op_type in _QDQ:
             constants |= set(node.input[1:])
             if node.input[0] in arrays:
                 zero = node.input[2] if len(node.input) > 2 else None
-                scales[node.input[0]] = (node.input[1], zero, _attribute(node, "axis", 1))
+                scales[node.input[0]] = (
+                    node.input[1],
+                    zero,
+                    _attribute(node, "axis", 1),
+                    _attribute(node, "block_size", 0),
+                )
     tensors = {}
     for name, tensor in arrays.items():
         if name in constants or tensor.data_type in _SHAPES:
+            continue
+        if name in packed:
+            tensors[name] = _Tensor(name, *packed[name])
             continue
         array = numpy_helper.to_array(tensor)
         bits = 4 if tensor.data_type in (TensorProto.INT4, TensorProto.UINT4) else 8 * array.dtype.itemsize
@@ -157,11 +173,22 @@ def _stored(graph: onnx.GraphProto) -> dict[str, _Tensor]:
 
 
 def _real(
-    integers: NDArray[np.float32], scale: str, zero: str | None, axis: int, arrays: Mapping[str, TensorProto]
+    integers: NDArray[np.float32],
+    scale: str,
+    zero: str | None,
+    axis: int,
+    block: int,
+    arrays: Mapping[str, TensorProto],
 ) -> NDArray[np.float32]:
     factor = numpy_helper.to_array(arrays[scale]).astype(np.float32)
     offset = numpy_helper.to_array(arrays[zero]).astype(np.float32) if zero else np.float32(0)
     if factor.ndim:
+        if factor.ndim > 1:  # one scale a block of the last axis
+            width = integers.shape[-1]
+            factor = np.repeat(factor, block, axis=-1)[..., :width]
+            offset = np.repeat(offset, block, axis=-1)[..., :width] if np.ndim(offset) else offset
+            blocked: NDArray[np.float32] = (integers - offset) * factor
+            return blocked
         along = [1] * integers.ndim
         along[axis if integers.ndim > 1 else 0] = -1
         factor, offset = factor.reshape(along), np.reshape(offset, along if np.ndim(offset) else ())
@@ -172,9 +199,10 @@ def _real(
 def _sources(graph: onnx.GraphProto, tensors: Mapping[str, _Tensor]) -> dict[str, _Tensor]:
     """Names under which nodes read a stored tensor: its own, or that of its dequantized value."""
     source = dict(tensors)
-    for node in graph.node:
-        if node.op_type == "DequantizeLinear" and node.input[0] in tensors:
-            source[node.output[0]] = tensors[node.input[0]]
+    for read, (name, shape, turned) in unpacked_views(graph, {t.name: t for t in graph.initializer}).items():
+        if name in tensors:
+            real = tensors[name].real if shape is None else tensors[name].real.reshape(shape)
+            source[read] = replace(tensors[name], real=real.T if turned else real)
     return source
 
 
@@ -202,7 +230,7 @@ def _shapes(proto: onnx.ModelProto, example: tuple[NDArray[np.generic], ...]) ->
     return shapes
 
 
-_PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "MatMulNBits")
 
 
 def _macs(

@@ -235,6 +235,8 @@ def _buffers(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 def _stored_bytes(parameter: Tensor, packed: QuantizedWeight | None, bits: int | None) -> Counter[str]:
     """Bytes by dtype in which one parameter is stored."""
+    if packed is not None and packed.is_half:
+        return Counter({packed.scheme: packed.packed.nbytes})
     if packed is not None:
         stored = Counter({f"int{packed.bits}": packed.packed.nbytes})
         stored[_dtype(packed.scale)] += packed.scale.nbytes

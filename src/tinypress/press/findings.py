@@ -78,9 +78,19 @@ def float_in_torch(seen: Seen) -> str | None:
 
 def float_layers(seen: Seen) -> str | None:
     quantized = any(layer.bits <= 8 for layer in seen.candidate.layers)
-    if not quantized or not seen.facts.float_layers:
+    names = [name for name in seen.facts.float_layers if name not in seen.facts.unpacked_layers]
+    if not quantized or not names:
         return None
-    return f"these layers stayed in float: {', '.join(seen.facts.float_layers)}"
+    return f"these layers stayed in float: {', '.join(names)}"
+
+
+def unpacked_to_float(seen: Seen) -> str | None:
+    if not seen.facts.unpacked_layers:
+        return None
+    return (
+        f"the runtime turns the integers of these layers into floats before it computes: "
+        f"{', '.join(seen.facts.unpacked_layers)}. Their bytes are saved in the file, not in memory, and no time is"
+    )
 
 
 def no_dot_product(seen: Seen) -> str | None:
@@ -103,6 +113,7 @@ CHECKS: tuple[tuple[str, Severity, Check], ...] = (
     ("TP105", "note", float_in_torch),
     ("TP202", "warning", float_layers),
     ("TP203", "note", no_dot_product),
+    ("TP213", "note", unpacked_to_float),
 )
 TIMED_CHECKS: tuple[tuple[str, Severity, Check], ...] = (
     ("TP103", "warning", slower),

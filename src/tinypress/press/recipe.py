@@ -147,13 +147,31 @@ class Distill(_Strict):
 
 
 class Quantize(_Strict):
-    """Pack weights into integers and, at 8 bits, calibrate the activations."""
+    """Pack weights into integers and, at 8 bits and unless ``weights_only``, calibrate the activations.
+
+    ``group_size``, ``method``, ``embeddings`` and ``keep`` are those of ``quantize_weights``.
+    """
 
     technique: Literal["quantize"] = "quantize"
     bits: int = Field(default=8, strict=True, ge=2, le=8)
     scheme: Literal["symmetric", "affine"] = "symmetric"
     per_channel: bool = Field(default=True, strict=True)
     calibration_samples: int = Field(default=256, strict=True, ge=1)
+    weights_only: bool = Field(default=False, strict=True)
+    group_size: int | None = Field(default=None, strict=True, ge=1, lt=2**31)
+    method: Literal["nearest", "mse", "hqq", "gptq", "awq"] = "nearest"
+    embeddings: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        only = {"group_size": None, "method": "nearest", "embeddings": (), "keep": ()}
+        given = [name for name, usual in only.items() if getattr(self, name) != usual]
+        if given and not self.weights_only:
+            raise ValueError(f"{given[0]} needs weights_only = true")
+        if self.weights_only and not self.per_channel:
+            raise ValueError("weights_only has scales for each channel or group")
+        return self
 
 
 STEPS = (Magnitude, Gradual, Shrink, Structured, Factorize, Student, Recover, Distill, Quantize)
@@ -257,15 +275,6 @@ def check_order(call: str, recipe: Recipe) -> None:
     if "student" in kinds and not {"gradual", "recover", "distill"} & set(kinds):
         raise RecipeError(
             call, f"{recipe.name!r} never trains its 'student'", "Add a 'recover' or 'distill' step"
-        )
-    bits = next((s.bits for s in recipe.steps if isinstance(s, Quantize)), 8)
-    affine = any(isinstance(s, Quantize) and s.scheme == "affine" for s in recipe.steps)
-    if "onnx" in recipe.ship and (bits != 8 or affine):
-        raise RecipeError(
-            call,
-            f"{recipe.name!r} ships {'affine ' if affine else ''}{bits}-bit weights as ONNX, which has no kernel "
-            "for them here",
-            'Write ship = ["archive"], or 8 symmetric bits',
         )
 
 

@@ -30,7 +30,7 @@ from tinypress.press.smaller import factorized, structured
 from tinypress.press.zeros import check_score, zeroed, zeroed_gradually
 from tinypress.protocols import Loss
 from tinypress.prune import keep_zeros
-from tinypress.quantize import quantize_model
+from tinypress.quantize import quantize_model, quantize_weights
 from tinypress.shrink import OF_THE_LOSS, shrink_model
 from tinypress.task import Task
 from tinypress.train.checkpoint import Checkpoint
@@ -233,9 +233,22 @@ def _quantize(step: Quantize, before: Compressed, bench: Bench) -> Compressed:
     task = bench.task
     samples = task.train if task.train is not None else task.validation
     order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(bench.seed))
+    calibration = samples.take(order[: step.calibration_samples])
+    if step.weights_only:
+        return quantize_weights(
+            before,
+            step.bits,
+            group_size=step.group_size,
+            method=step.method,
+            scheme=step.scheme,
+            calibration=calibration,
+            example_inputs=task.example_inputs,
+            embeddings=step.embeddings,
+            keep=step.keep,
+        )
     return quantize_model(
         before,
-        samples.take(order[: step.calibration_samples]),
+        calibration,
         task.example_inputs,
         bits=step.bits,
         scheme=step.scheme,

@@ -1,6 +1,18 @@
-"""Fewer bits: the weights of a layer, or a whole network with its activations."""
+"""Fewer bits: the weights of a layer, a whole network with or without its activations, or a checkpoint on disk."""
 
+from tinypress.quantize.checkpoint import QuantizedCheckpoint, quantize_checkpoint
 from tinypress.quantize.layer import dequantize_layer_weights, quantize_layer_weights
 from tinypress.quantize.model import quantize_model
+from tinypress.quantize.read_checkpoint import read_quantized_checkpoint, read_quantized_weights
+from tinypress.quantize.weights_only import quantize_weights
 
-__all__ = ["dequantize_layer_weights", "quantize_layer_weights", "quantize_model"]
+__all__ = [
+    "QuantizedCheckpoint",
+    "dequantize_layer_weights",
+    "quantize_checkpoint",
+    "quantize_layer_weights",
+    "quantize_model",
+    "quantize_weights",
+    "read_quantized_checkpoint",
+    "read_quantized_weights",
+]

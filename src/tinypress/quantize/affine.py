@@ -30,7 +30,9 @@ def integer_range(bits: int, scheme: Scheme) -> tuple[int, int]:
     return 0, (1 << bits) - 1
 
 
-def scale_and_zero_point(low: Tensor, high: Tensor, bits: int, scheme: Scheme) -> tuple[Tensor, Tensor]:
+def scale_and_zero_point(
+    low: Tensor, high: Tensor, bits: int, scheme: Scheme, *, power_of_two: bool = False
+) -> tuple[Tensor, Tensor]:
     """Scale and zero point of ranges from ``low`` to ``high``, elementwise.
 
     Symmetric: scale = max(\\|low\\|, \\|high\\|) / (2**(bits-1) - 1), zero point 0.
@@ -40,6 +42,7 @@ def scale_and_zero_point(low: Tensor, high: Tensor, bits: int, scheme: Scheme) -
     Args:
         low: any shape, finite.
         high: the same shape, not below ``low``.
+        power_of_two: round each scale up to a power of two, so that a shift multiplies by it and nothing clips.
 
     Returns:
         scale (float32) and zero point (int32), both of that shape.
@@ -51,10 +54,18 @@ def scale_and_zero_point(low: Tensor, high: Tensor, bits: int, scheme: Scheme) -
     width = torch.maximum(-low, high) if scheme == "symmetric" else high - low
     scale = (width / most).to(torch.float32).clamp(min=SMALLEST_SCALE)
     scale = torch.where(width == 0, torch.ones_like(scale), scale)
+    if power_of_two:
+        scale = next_power_of_two(scale)
     if scheme == "symmetric":
         return scale, torch.zeros_like(scale, dtype=torch.int32)
     zero_point = torch.round(-low / scale.to(torch.float64)).clamp(least, most)
     return scale, zero_point.to(torch.int32)
+
+
+def next_power_of_two(scale: Tensor) -> Tensor:
+    """The smallest power of two that is not below each (positive, normal) element."""
+    mantissa, exponent = torch.frexp(scale)  # scale = mantissa * 2**exponent, mantissa in [1/2, 1)
+    return torch.ldexp(torch.ones_like(scale), exponent - (mantissa == 0.5).to(exponent.dtype))
 
 
 def to_integers(

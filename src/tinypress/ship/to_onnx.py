@@ -1,8 +1,9 @@
 """Writes a network as ONNX: float as it is, or with the integers, scales and zero points of its plan.
 
-The integer file is in quantize-dequantize form, which ONNX Runtime fuses into integer kernels. Every scale
-comes from the plan; the only numbers made here are the biases, whose scale is defined as the product of
-those of input and weight (Jacob et al. 2018, arXiv:1712.05877, eq. 7 and §2.4).
+Weights alone are written by ``low_bits.py``. With activations, the integer file is in quantize-dequantize form,
+which ONNX Runtime fuses into integer kernels. Every scale comes from the plan; the only numbers made here are the
+biases, whose scale is defined as the product of those of input and weight (Jacob et al. 2018, arXiv:1712.05877,
+eq. 7 and §2.4).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from tinypress.errors import InputError
 from tinypress.facts import Compressed, QuantizedWeight, QuantPlan
 from tinypress.files import write_bytes
 from tinypress.float_onnx import to_float_onnx
+from tinypress.ship import low_bits
 
 _PRODUCTS = ("Conv", "Gemm", "MatMul")
 
@@ -28,7 +30,8 @@ def write_onnx(path: Path, compressed: Compressed, example_inputs: tuple[Tensor,
     """Write ``compressed`` to ``path``, whole or not at all.
 
     Raises:
-        InputError: the plan holds weights of other than 8 symmetric bits, which only the archive keeps.
+        InputError: the plan has activations beside weights of other than 8 symmetric bits, or weights that are not
+            those of the exported graph.
         ModelError: the network cannot be exported.
         RunError: the file cannot be written.
     """
@@ -40,12 +43,16 @@ def to_onnx(compressed: Compressed, example_inputs: tuple[Tensor, ...]) -> onnx.
     plan = compressed.plan
     if plan is None:
         return to_float_onnx(compressed.model, example_inputs)
+    call = f"to_onnx({type(compressed.model).__name__})"
+    if not plan.values:
+        proto = to_float_onnx(compressed.model, example_inputs, opset=low_bits.OPSET)
+        return low_bits.with_low_bits(call, proto, plan)
     for name, weight in plan.weights.items():
-        if weight.bits != 8 or weight.scheme != "symmetric" or not plan.values:
+        if weight.bits != 8 or weight.scheme != "symmetric" or weight.group_size is not None:
             raise InputError(
-                f"to_onnx({type(compressed.model).__name__})",
+                call,
                 f"{name!r} has {weight.bits} {weight.scheme} bits and {len(plan.values)} calibrated values",
-                'Ship it as an archive (ship = ["archive"]), or quantize to 8 symmetric bits with calibration',
+                'Ship it as an archive (ship = ["archive"]), or quantize the weights alone',
             )
     return _with_integers(to_float_onnx(compressed.model, example_inputs), plan)
 

@@ -1,0 +1,198 @@
+"""The weights of a whole network to few bits, and nothing else: activations stay float.
+
+One loop for every method; what a method does with the weights of one layer stands in a file of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from tinypress.errors import DataError, InputError, ModelError
+from tinypress.facts import Change, Compressed, Note, QuantizedWeight, QuantPlan
+from tinypress.graph import batch_norm_pairs, trace
+from tinypress.layers import copy_model
+from tinypress.quantize.affine import Scheme
+from tinypress.quantize.awq import awq_rows
+from tinypress.quantize.fold import fold_batch_norms
+from tinypress.quantize.gptq import gptq_rows
+from tinypress.quantize.halves import HALVES, Half, half_weight
+from tinypress.quantize.hqq import half_quadratic
+from tinypress.quantize.inputs import Inputs, Layer, layers_in_order, observe
+from tinypress.quantize.layer import dequantize_layer_weights, packed_weight, quantize_weight, weight_of
+from tinypress.quantize.mse import least_squared_error
+from tinypress.quantize.rows import Fit, Grid, check_settings, whole_range
+from tinypress.quantize.shared import Choice, choose
+from tinypress.task import Split
+
+Method = Literal["nearest", "mse", "hqq", "gptq", "awq"]
+_FITS: dict[str, Fit] = {"nearest": whole_range, "mse": least_squared_error, "hqq": half_quadratic}
+_NEEDS_SAMPLES = ("gptq", "awq")
+
+
+@dataclass(frozen=True)
+class _How:
+    method: Method
+    grid: Grid
+    act_order: bool
+
+
+def quantize_weights(
+    model: nn.Module | Compressed,
+    bits: int = 4,
+    *,
+    group_size: int | None = 32,
+    method: Method = "nearest",
+    scheme: Scheme | Half = "symmetric",
+    power_of_two: bool = False,
+    act_order: bool = False,
+    calibration: Split | None = None,
+    example_inputs: tuple[Tensor, ...] | None = None,
+    embeddings: Collection[str] = (),
+    keep: Collection[str] = (),
+) -> Compressed:
+    """Quantize the weights of every Linear and convolution, and of the embeddings that are named.
+
+    Convolutions are matrices with one row an output channel. The network that comes back holds the dequantized
+    weights, the plan their integers. What was exactly zero stays so; tensors that are one stay one.
+
+    Args:
+        bits: 2 to 8, or 16 with the scheme ``float16`` or ``bfloat16``, which have no scale and no groups.
+        group_size: so many neighbouring weights of an output channel share a scale; ``None`` for all of them.
+        method: ``nearest`` rounds; ``mse`` and ``hqq`` look for a better range in the weights alone; ``gptq`` and
+            ``awq`` look at what ``calibration`` feeds to each layer, after the layers before it were quantized.
+        power_of_two: scales are powers of two.
+        act_order: ``gptq`` begins with the inputs that are largest.
+        calibration: samples like those the network will see.
+        example_inputs: with them (or ``calibration``) batch norm is folded into the layer before it.
+        embeddings: names of the Embedding layers to quantize as well; a Linear whose weight is that of an embedding
+            is quantized with it or not at all.
+        keep: names of layers that keep their float weights.
+
+    Raises:
+        InputError: a setting out of range, a name that is no such layer, or a network that is quantized already.
+        ModelError: there is nothing to quantize, or a weight holds NaN, infinity or more than 1e38.
+        DataError: the method needs calibration samples and there are none.
+    """
+    before = model if isinstance(model, Compressed) else Compressed(model)
+    call = f"quantize_weights({type(before.model).__name__}, bits={bits!r}, method={method!r})"
+    half = scheme in HALVES
+    if not half:
+        check_settings(call, bits, scheme, group_size)
+    elif bits != 16 or method != "nearest":
+        raise InputError(
+            call, f"{scheme} has {bits!r} bits and method {method!r}", "Give 16 bits and method='nearest'"
+        )
+    if method not in get_args(Method):
+        raise InputError(call, f"method is {method!r}", f"Use one of {list(get_args(Method))}")
+    if before.plan is not None:
+        raise InputError(call, "the network is quantized already", "Quantize once, as the last step")
+    if method in _NEEDS_SAMPLES and calibration is None:
+        raise DataError(call, f"{method!r} looks at the inputs of each layer", "Give calibration samples")
+    given = example_inputs
+    if given is None and calibration is not None:
+        given = tuple(column[:2] for column in calibration.inputs)
+    network, unfolded = _folded(before.model, given)
+    choices, left = choose(call, network, frozenset(embeddings), frozenset(keep))
+    how: _How | Half = (
+        scheme
+        if scheme == "float16" or scheme == "bfloat16"
+        else _How(method, Grid(bits, scheme, group_size, power_of_two), act_order)
+    )
+    weights: dict[str, QuantizedWeight] = {}
+    changes, notes = [], [*unfolded, *left]
+    for choice in _in_order(network, choices, calibration):
+        was = 8 * choice.layers[0].weight.element_size()
+        packed, note = _quantized(call, network, choice, how, calibration)
+        if note is not None:
+            notes.append(note)
+        _put(choice, packed)
+        weights.update(dict.fromkeys((f"{name}.weight" for name in choice.names), packed))
+        changes.append(Change(choice.names[0], "bits", was, packed.bits))
+    return Compressed(
+        network,
+        (*before.changes, *changes),
+        (*before.notes, *notes),
+        before.pruned,
+        QuantPlan({name: weights[name] for name in sorted(weights)}),
+    )
+
+
+def _folded(model: nn.Module, inputs: tuple[Tensor, ...] | None) -> tuple[nn.Module, list[Note]]:
+    if not any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in model.modules()):
+        return copy_model(model).eval(), []
+    if inputs is None:
+        text = "batch norm was not folded into the layers before it, because no example inputs were given"
+        return copy_model(model).eval(), [Note("TP212", "warning", None, text)]
+    return fold_batch_norms(model, batch_norm_pairs(trace(model, inputs))), []
+
+
+def _in_order(network: nn.Module, choices: Sequence[Choice], samples: Split | None) -> list[Choice]:
+    """As the samples meet them; what they never meet comes last."""
+    if samples is None:
+        return list(choices)
+    owners = {layer: choice for choice in choices for layer in choice.layers}
+    met = layers_in_order(network, tuple(column[:2] for column in samples.inputs), list(owners))
+    return list(dict.fromkeys([*(owners[layer] for layer in met if layer in owners), *choices]))
+
+
+def _quantized(
+    call: str, network: nn.Module, choice: Choice, how: _How | Half, samples: Split | None
+) -> tuple[QuantizedWeight, Note | None]:
+    """The integers of one weight, and a note where the method could not be used on it."""
+    weight = weight_of(f"{call}, layer {choice.names[0]!r}", choice.layers[0])
+    named = f"{call}, layer {choice.names[0]!r}"
+    if not isinstance(how, _How):
+        return half_weight(named, weight, how), None
+    if how.method not in _NEEDS_SAMPLES:
+        return quantize_weight(named, weight, 0, how.grid, _FITS[how.method]), None
+    layers = [layer for layer in choice.layers if isinstance(layer, Layer)]
+    assert samples is not None
+    seen = observe(network, layers, samples) if layers else None
+    reason = None
+    if not layers:
+        reason = f"{how.method} has nothing to weigh in an embedding, which looks its rows up"
+    elif seen is None:
+        reason = "the calibration samples never reach it as a layer"
+    elif not bool(torch.isfinite(seen.hessian_JKK).all()):
+        raise DataError(
+            named, "its inputs became NaN or infinite", "Check the calibration samples and the weights"
+        )
+    elif how.method == "awq" and len(seen.hessian_JKK) > 1:
+        reason = "awq has one scale an input channel, and this convolution has groups of them"
+    if reason is not None or seen is None:
+        note = Note("TP211", "note", choice.names[0], f"{reason}: its weights were rounded to nearest")
+        return quantize_weight(named, weight, 0, how.grid), note
+    if how.method == "awq":
+        rows = weight.reshape(len(weight), -1)
+        q, scale, zero, balance = awq_rows(
+            named, rows, seen.hessian_JKK[0], seen.mean_abs_I.float(), how.grid
+        )
+        packed = packed_weight(q, scale, zero, tuple(weight.shape), 0, how.grid)
+        return replace(packed, input_scale=balance), None
+    return _gptq(named, weight, seen, how), None
+
+
+def _gptq(call: str, weight: Tensor, seen: Inputs, how: _How) -> QuantizedWeight:
+    rows = weight.reshape(len(seen.hessian_JKK), -1, weight[0].numel())
+    solved = [
+        gptq_rows(call, rows_CK, hessian_KK, how.grid, act_order=how.act_order)
+        for rows_CK, hessian_KK in zip(rows, seen.hessian_JKK, strict=True)
+    ]
+    q, scale, zero = (torch.cat(part) for part in zip(*solved, strict=True))
+    return packed_weight(q, scale, zero, tuple(weight.shape), 0, how.grid)
+
+
+def _put(choice: Choice, packed: QuantizedWeight) -> None:
+    parameter = choice.layers[0].weight
+    assert isinstance(parameter, Tensor)
+    real = dequantize_layer_weights(packed)
+    if not bool(torch.isfinite(real).all()):
+        raise ModelError(
+            f"quantize_weights, layer {choice.names[0]!r}", "its weights overflowed", "Use more bits"
+        )
+    parameter.data = real.to(parameter.dtype).to(parameter.device)  # whoever shares it goes on sharing it

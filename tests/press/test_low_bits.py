@@ -1,0 +1,54 @@
+"""Recipes with weights of few bits, from the step to both files and what the receipt says of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import pytest
+
+from press.small import small_task
+from tinypress.archive import read_archive
+from tinypress.errors import RecipeError
+from tinypress.measure.packed import packed_weights
+from tinypress.press.compare import BASELINE
+from tinypress.press.pipeline import press
+from tinypress.press.recipe import Magnitude, Quantize, Recipe
+from tinypress.press.verify import verify
+from tinypress.quantize import dequantize_layer_weights
+
+
+def test_a_recipe_ships_four_bits_as_both_files(tmp_path: Path) -> None:
+    steps = (Magnitude(sparsity=0.3), Quantize(bits=4, weights_only=True, group_size=16, method="gptq"))
+    recipe = Recipe(name="gptq4", steps=steps, ship=("onnx", "archive"))
+    receipt = press(small_task(), (BASELINE, recipe), tmp_path / "run")
+    layers = {layer.name: layer for layer in receipt.candidate("gptq4").layers}
+    assert {name: (layer.kind, layer.bits) for name, layer in layers.items() if layer.macs} == {
+        "0": ("Conv", 4),
+        "5": ("MatMulNBits", 4),
+        "7": ("MatMulNBits", 4),
+    }
+    found = {finding.code: finding.text for finding in receipt.candidate("gptq4").findings}
+    assert "turns the integers of these layers into floats before it computes: 0." in found["TP213"]
+    assert receipt.candidate("gptq4").nonzero_parameters < receipt.candidate("gptq4").parameters
+    plan = read_archive(tmp_path / "run" / "artifacts" / "gptq4.archive.safetensors", small_task().model).plan
+    assert plan is not None
+    stored, _ = packed_weights(onnx.load(tmp_path / "run" / "artifacts" / "gptq4.onnx").graph)
+    for name in ("5.weight", "7.weight"):
+        assert (stored[name][0] == dequantize_layer_weights(plan.weights[name]).numpy()).all()
+    both = [receipt.candidate(name).quality.value for name in ("gptq4", "gptq4.archive")]
+    assert both[0] == both[1]
+    assert verify(tmp_path / "run", small_task()) == ()
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"method": "awq"}, "method needs weights_only"),
+        ({"keep": ("0",)}, "keep needs weights_only"),
+        ({"weights_only": True, "per_channel": False}, "scales for each channel or group"),
+    ],
+)
+def test_settings_that_do_not_go_together(settings: dict[str, object], said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        Quantize(**settings)
