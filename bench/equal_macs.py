@@ -21,8 +21,8 @@ from tinypress.layers import rebuild, structure
 from tinypress.measure.compute import count_macs
 from tinypress.measure.quality import Evaluation, evaluate, resolve_metric
 from tinypress.measure.verdict import paired_drop
-from tinypress.press.recipe import Structured
 from tinypress.press.smaller import structured
+from tinypress.press.step import Structured
 from tinypress.runtimes.onnx import open_onnx
 from tinypress.task import Task
 from tinypress.tasks.find import find_task

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from bad_input.tiny import EXAMPLE, NAN, assert_unchanged, network, recipes, refused, samples, state_of, task
 from tinypress import Split, press, quantize_model, split_from
 from tinypress.errors import DataError, InputError, RecipeError, TaskError
-from tinypress.press.recipe import Distill, Recover, Student
+from tinypress.press.step import Distill, Recover, Student
 
 X, Y = torch.zeros(3, 2), torch.zeros(3).long()
 

@@ -34,8 +34,9 @@ from tinypress import (
 )
 from tinypress.errors import InputError, ModelError
 from tinypress.press.compare import BASELINE
-from tinypress.press.recipe import Magnitude, Quantize, Recipe, Recover, Shrink
-from tinypress.press.recipe import Student as StudentStep
+from tinypress.press.recipe import Recipe
+from tinypress.press.step import Magnitude, Quantize, Recover, Shrink
+from tinypress.press.step import Student as StudentStep
 from tinypress.runtimes.onnx import open_onnx
 from tinypress.train.loop import Schedule
 

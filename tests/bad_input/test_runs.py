@@ -18,8 +18,8 @@ from onnx import helper
 from bad_input.tiny import recipes, refused, task
 from tinypress.errors import ArtifactError, RunError
 from tinypress.press.pipeline import press
-from tinypress.press.recipe import Quantize, Recover
 from tinypress.press.run_folder import read_receipt
+from tinypress.press.step import Quantize, Recover
 from tinypress.press.verify import verify
 from tinypress.runtimes.onnx import open_onnx
 

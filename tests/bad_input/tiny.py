@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from tinypress.errors import TinypressError
 from tinypress.press.compare import BASELINE
-from tinypress.press.recipe import Recipe, Step
+from tinypress.press.recipe import Recipe
+from tinypress.press.step import Step
 from tinypress.task import Split, Task, Training
 
 EXAMPLE = (torch.zeros(2, 2),)

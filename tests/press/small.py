@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from tinypress.press.compare import BASELINE
-from tinypress.press.recipe import Distill, Magnitude, Quantize, Recipe, Recover, Shrink, Student
+from tinypress.press.recipe import Recipe
+from tinypress.press.step import Distill, Magnitude, Quantize, Recover, Shrink, Student
 from tinypress.task import Split, Task, Training
 
 RECIPES = (

@@ -12,7 +12,7 @@ from press.small import small_task
 from tinypress.archive import read_archive, write_archive
 from tinypress.facts import Compressed
 from tinypress.press.engine import Engine
-from tinypress.press.recipe import (
+from tinypress.press.step import (
     Distill,
     Factorize,
     Gradual,

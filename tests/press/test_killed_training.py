@@ -13,7 +13,8 @@ import pytest
 from press.small import small_task
 from tinypress.press.compare import BASELINE
 from tinypress.press.pipeline import press
-from tinypress.press.recipe import Distill, Magnitude, Recipe, Recover
+from tinypress.press.recipe import Recipe
+from tinypress.press.step import Distill, Magnitude, Recover
 
 RECIPES = (
     BASELINE,

@@ -161,7 +161,8 @@ def test_it_goes_through_every_standard_recipe(make: Any, tmp_path: Path) -> Non
 
 @SLOW
 def test_without_train_and_loss_recovery_is_refused_with_that_reason(tmp_path: Path) -> None:
-    from tinypress.press.recipe import Recipe, Recover
+    from tinypress.press.recipe import Recipe
+    from tinypress.press.step import Recover
 
     whole = own_metric()
     bare = Task(

@@ -13,7 +13,8 @@ from tinypress.errors import RecipeError
 from tinypress.measure.packed import packed_weights
 from tinypress.press.compare import BASELINE
 from tinypress.press.pipeline import press
-from tinypress.press.recipe import Magnitude, Quantize, Recipe
+from tinypress.press.recipe import Recipe
+from tinypress.press.step import Magnitude, Quantize
 from tinypress.press.verify import verify
 from tinypress.quantize import dequantize_layer_weights
 

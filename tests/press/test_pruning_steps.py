@@ -13,7 +13,8 @@ from press.small import small_task
 from tinypress.errors import InputError, RecipeError, TaskError
 from tinypress.facts import Compressed
 from tinypress.press.engine import Engine
-from tinypress.press.recipe import Gradual, Magnitude, Recipe, Student, check_order, step_from
+from tinypress.press.recipe import Recipe, check_order, step_from
+from tinypress.press.step import Gradual, Magnitude, Student
 from tinypress.press.steps import Bench, apply_step, check_task
 from tinypress.prune import calculate_sparsity, erk_counts, prune_weights_by_magnitude
 from tinypress.train.checkpoint import Checkpoint

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from tinypress.errors import ModelError
 from tinypress.facts import Compressed
 from tinypress.press.engine import Engine
-from tinypress.press.recipe import Factorize, Magnitude, Quantize, Recipe, Shrink, Step, Structured, Student
+from tinypress.press.recipe import Recipe
+from tinypress.press.step import Factorize, Layers, Magnitude, Quantize, Shrink, Step, Structured, Student
 from tinypress.press.steps import Bench, apply_step
 from tinypress.receipt import Finding
 from tinypress.task import Task
@@ -64,7 +65,7 @@ def _alone(step: Step) -> Step | None:
             return step.model_copy(update={"calibration_samples": 8})
         case Structured():
             return step.model_copy(update={"rounds": 1, "importance": "l1"})
-        case Student() | Factorize():
+        case Student() | Factorize() | Layers():
             return step
         case _:
             return None

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from tinypress.press.engine import Engine
 from tinypress.press.pipeline import press
-from tinypress.press.recipe import Distill, Magnitude, Quantize, Recipe, Recover, Shrink, Student
+from tinypress.press.recipe import Recipe
+from tinypress.press.step import Distill, Magnitude, Quantize, Recover, Shrink, Student
 from tinypress.receipt import Receipt
 from tinypress.task import Task
 from tinypress.train.loop import Progress, silent

@@ -32,8 +32,9 @@ from tinypress.press.measured import (
     open_artifact,
     time_artifact,
 )
-from tinypress.press.recipe import Recipe, Shipment, Student
+from tinypress.press.recipe import Recipe, Shipment
 from tinypress.press.run_folder import RunFolder, open_run, read_receipt
+from tinypress.press.step import Student
 from tinypress.press.steps import Bench, apply_step, check_task
 from tinypress.press.threads import torch_threads
 from tinypress.receipt import Candidate, Finding, Machine, Receipt, Tolerance

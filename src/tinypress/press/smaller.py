@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from tinypress.facts import Change, Compressed
 from tinypress.float_onnx import to_float_onnx
+from tinypress.layers import stock_path
 from tinypress.measure.latency import alone, interleave
-from tinypress.press.recipe import Factorize, Structured
+from tinypress.press.step import Factorize, Layers, Structured
 from tinypress.protocols import Runner
 from tinypress.prune import keep_zeros
 from tinypress.runtimes.onnx import open_onnx
-from tinypress.shrink import Budget, factorize_model, prune_structured
+from tinypress.shrink import Budget, factorize_model, prune_structured, remove_layers
 from tinypress.task import Split, Task
 from tinypress.train.loop import Progress, Schedule, fit, supervised
 
@@ -85,6 +86,30 @@ def factorized(step: Factorize, before: Compressed, task: Task) -> Compressed:
         separable=bool(step.separable),
         keep=step.keep,
     )
+
+
+def shallower(step: Layers, before: Compressed, task: Task, seed: int) -> Compressed:
+    """``before`` without the layers that ``step`` removes; their effect is that on the outputs for some samples.
+
+    A layer of a list that became shorter has another name, and its pruned zeros are known by that.
+    """
+    after = remove_layers(
+        before.model,
+        task.example_inputs,
+        count=step.count,
+        ratio=step.ratio,
+        by=step.by,
+        calibration=_samples(task, seed).inputs,
+        keep=step.keep,
+    )
+    pruned = {_stock_name(before.model, name) for name in before.pruned}
+    named = [name for name, _ in after.model.named_parameters(remove_duplicate=False)]
+    return replace(after, pruned=frozenset(n for n in named if _stock_name(after.model, n) in pruned))
+
+
+def _stock_name(model: nn.Module, name: str) -> str:
+    path, _, leaf = name.rpartition(".")
+    return f"{stock_path(model, path)}.{leaf}"
 
 
 def onnx_latency(

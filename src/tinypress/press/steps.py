@@ -13,20 +13,21 @@ from tinypress.errors import InputError, ModelError, TaskError
 from tinypress.facts import Change, Compressed
 from tinypress.layers import owned_tensors, rebuild, structure
 from tinypress.press.engine import Engine
-from tinypress.press.recipe import (
+from tinypress.press.recipe import Recipe
+from tinypress.press.smaller import factorized, shallower, structured
+from tinypress.press.step import (
     Distill,
     Factorize,
     Gradual,
+    Layers,
     Magnitude,
     Quantize,
-    Recipe,
     Recover,
     Shrink,
     Step,
     Structured,
     Student,
 )
-from tinypress.press.smaller import factorized, structured
 from tinypress.press.zeros import check_score, zeroed, zeroed_gradually
 from tinypress.protocols import Loss
 from tinypress.prune import keep_zeros
@@ -102,6 +103,9 @@ def apply_step(step: Step, before: Compressed, bench: Bench, *, from_scratch: bo
             after = _join(before, after, pruned=before.pruned)
         case Factorize():
             after = _join(before, factorized(step, before, bench.task), pruned=before.pruned)
+        case Layers():
+            after = shallower(step, before, bench.task, bench.seed)
+            after = _join(before, after, pruned=after.pruned)
         case Student():
             after = _student(step, bench)
         case Recover():

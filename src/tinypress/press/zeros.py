@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from tinypress.facts import Compressed
-from tinypress.press.recipe import Gradual, Magnitude
+from tinypress.press.step import Gradual, Magnitude
 from tinypress.protocols import Score
 from tinypress.prune import (
     prune_gradually,

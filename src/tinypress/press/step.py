@@ -1,0 +1,179 @@
+"""The steps that a recipe can have: the settings of each technique, checked."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, Field, TypeAdapter, model_validator
+
+from tinypress.errors import InputError, RecipeError
+from tinypress.press.strict import Strict
+from tinypress.prune.model import check_pruning
+
+
+class Magnitude(Strict):
+    """Zero the smallest weights (or, as a control, random ones)."""
+
+    technique: Literal["magnitude"] = "magnitude"
+    sparsity: float = Field(strict=True, ge=0, le=1)
+    scope: Literal["global", "layer"] = "global"
+    score: Literal["magnitude", "random"] = "magnitude"
+    pattern: str | None = None
+    allocation: Literal["uniform", "erk", "lamp"] | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        try:
+            check_pruning(
+                "magnitude", self.sparsity, self.score == "magnitude", self.pattern, self.allocation
+            )
+        except InputError as error:
+            raise RecipeError(error.call, error.problem, error.remedy) from error
+        return self
+
+
+class Gradual(Strict):
+    """Zero the smallest weights little by little while the network recovers on the labels."""
+
+    technique: Literal["gradual"] = "gradual"
+    sparsity: float = Field(strict=True, ge=0, le=1)
+    scope: Literal["global", "layer"] = "global"
+    allocation: Literal["uniform", "erk", "lamp"] | None = None
+    end: float = Field(default=0.5, strict=True, gt=0, le=1)
+    every: int = Field(default=10, strict=True, ge=1)
+    epochs: int | None = Field(default=None, strict=True, ge=1)
+
+
+class Shrink(Strict):
+    """Remove a share of the neurons of every layer that can lose some."""
+
+    technique: Literal["shrink"] = "shrink"
+    ratio: float = Field(strict=True, ge=0, lt=1)
+    importance: Literal["l1", "l2", "variance", "activation", "random"] = "l2"
+
+
+class Structured(Strict):
+    """Remove neurons, channels and heads of any architecture, by a share or down to a budget.
+
+    Give one of ``ratio``, ``parameters``, ``bytes``, ``macs`` (a whole number, or a fraction of what it costs now) and
+    ``latency_ms`` (of one sample in ONNX Runtime). With ``rounds`` the goal is reached in so many cuts, with
+    ``epochs`` of recovery between them.
+    """
+
+    technique: Literal["structured"] = "structured"
+    ratio: float | None = Field(default=None, strict=True, ge=0, lt=1)
+    parameters: float | None = Field(default=None, strict=True, gt=0)
+    bytes: float | None = Field(default=None, strict=True, gt=0)
+    macs: float | None = Field(default=None, strict=True, gt=0)
+    latency_ms: float | None = Field(default=None, strict=True, gt=0)
+    importance: Literal["l1", "l2", "scale", "fpgm", "taylor", "hessian", "activation", "wanda", "random"] = (
+        "l2"
+    )
+    scope: Literal["group", "global"] = "group"
+    per: Literal["parameters", "bytes", "macs"] | None = None
+    units: Literal["heads", "head width"] = "heads"
+    keep: tuple[str, ...] = ()
+    multiple: int = Field(default=1, strict=True, ge=1)
+    min_width: int = Field(default=1, strict=True, ge=1)
+    rounds: int = Field(default=1, strict=True, ge=1)
+    epochs: int = Field(default=1, strict=True, ge=1)
+
+    @model_validator(mode="after")
+    def _one_goal(self) -> Structured:
+        _exactly_one(self, "ratio", "parameters", "bytes", "macs", "latency_ms")
+        return self
+
+
+class Factorize(Strict):
+    """Two thinner layers for one: by the share of ``energy`` to keep, down to ``parameters``, or ``separable``."""
+
+    technique: Literal["factorize"] = "factorize"
+    energy: float | None = Field(default=None, strict=True, gt=0, le=1)
+    parameters: float | None = Field(default=None, strict=True, gt=0)
+    separable: Literal[True] | None = None
+    keep: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Factorize:
+        _exactly_one(self, "energy", "parameters", "separable")
+        return self
+
+
+def _exactly_one(step: BaseModel, *names: str) -> None:
+    given = [name for name in names if getattr(step, name) is not None]
+    if len(given) != 1:
+        raise ValueError(f"give one of {', '.join(names)}, not {' and '.join(given) or 'none'}")
+
+
+class Layers(Strict):
+    """Remove residual blocks or transformer layers whole: those that matter least, or every second one."""
+
+    technique: Literal["layers"] = "layers"
+    count: int | None = Field(default=None, strict=True, ge=1)
+    ratio: float | None = Field(default=None, strict=True, gt=0, lt=1)
+    by: Literal["effect", "alternate"] = "effect"
+    keep: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Layers:
+        if self.by == "effect" or (self.count is not None and self.ratio is not None):
+            _exactly_one(self, "count", "ratio")
+        return self
+
+
+class Student(Strict):
+    """Start again from an untrained network, each layer smaller by ``ratio``."""
+
+    technique: Literal["student"] = "student"
+    ratio: float = Field(strict=True, ge=0, lt=1)
+
+
+class Recover(Strict):
+    """Train on the labels; zeros stay zero."""
+
+    technique: Literal["recover"] = "recover"
+    epochs: int | None = Field(default=None, strict=True, ge=1)
+
+
+class Distill(Strict):
+    """Train on the labels and on the outputs of the network that came in; zeros stay zero."""
+
+    technique: Literal["distill"] = "distill"
+    temperature: float = Field(default=4.0, strict=True, gt=0)
+    alpha: float = Field(default=0.7, strict=True, ge=0, le=1)
+    epochs: int | None = Field(default=None, strict=True, ge=1)
+
+
+class Quantize(Strict):
+    """Pack weights into integers and, at 8 bits and unless ``weights_only``, calibrate the activations.
+
+    ``group_size``, ``method``, ``embeddings`` and ``keep`` are those of ``quantize_weights``.
+    """
+
+    technique: Literal["quantize"] = "quantize"
+    bits: int = Field(default=8, strict=True, ge=2, le=8)
+    scheme: Literal["symmetric", "affine"] = "symmetric"
+    per_channel: bool = Field(default=True, strict=True)
+    calibration_samples: int = Field(default=256, strict=True, ge=1)
+    weights_only: bool = Field(default=False, strict=True)
+    group_size: int | None = Field(default=None, strict=True, ge=1, lt=2**31)
+    method: Literal["nearest", "mse", "hqq", "gptq", "awq"] = "nearest"
+    embeddings: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        only = {"group_size": None, "method": "nearest", "embeddings": (), "keep": ()}
+        given = [name for name, usual in only.items() if getattr(self, name) != usual]
+        if given and not self.weights_only:
+            raise ValueError(f"{given[0]} needs weights_only = true")
+        if self.weights_only and not self.per_channel:
+            raise ValueError("weights_only has scales for each channel or group")
+        return self
+
+
+STEPS = (Magnitude, Gradual, Shrink, Structured, Factorize, Layers, Student, Recover, Distill, Quantize)
+Step = Magnitude | Gradual | Shrink | Structured | Factorize | Layers | Student | Recover | Distill | Quantize
+ByTechnique = Annotated[Step, Field(discriminator="technique")]
+ANY_STEP: TypeAdapter[Step] = TypeAdapter(ByTechnique)
+TECHNIQUES: dict[str, type[BaseModel]] = {step.model_fields["technique"].default: step for step in STEPS}
