@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from bench import pack, prune, recovery, speedup, structured
+from bench import equal_macs, pack, prune, recovery, speedup, structured
 from tinypress.files import write_json
 
 FULL, QUICK = 100_000_000, 2_000_000
@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument(
         "--only",
-        choices=("prune", "pack", "structured", "speedup", "recovery"),
+        choices=("prune", "pack", "structured", "equal-macs", "speedup", "recovery"),
         help="one benchmark instead of all",
     )
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results.json")
@@ -40,6 +40,9 @@ def main() -> None:
     if asked.only in (None, "structured"):
         few = ("MobileNetV2",) if asked.quick else ()
         results["structured"] = structured.measure(asked.repeats, few)
+    if asked.only in (None, "equal-macs"):
+        tasks, seeds = (("watch",), 1) if asked.quick else (("watch", "digits"), 3)
+        results["equal_macs"] = equal_macs.measure(tasks, 0.5, seeds)
     if asked.only in (None, "speedup"):
         one = ("efficientnet-lite0",) if asked.quick else ()
         results["speedup"] = speedup.measure(1.0 if asked.quick else 6.0, one)
@@ -51,6 +54,8 @@ def main() -> None:
         Console().print(table)
     for name, row in results.get("speedup", {}).items():
         Console().print(_speedup_table(name, row))
+    for name, row in results.get("equal_macs", {}).items():
+        Console().print(_equal_macs_table(name, row))
     if "recovery" in results:
         Console().print(_recovery_table(results["recovery"]))
     write_json(asked.out, results)
@@ -100,6 +105,26 @@ def _table(results: dict[str, Any]) -> Table:
     return table
 
 
+def _equal_macs_table(name: str, row: dict[str, Any]) -> Table:
+    table = Table("seed", "network", "MACs", "quality", "ours lost to it, points", "95 %")
+    table.title = (
+        f"{name} at {row['share']:.0%} of its {row['macs']:,} MACs, equal recovery; "
+        f"the whole network has {row['quality']:.4f}"
+    )
+    for seed, found in enumerate(row["seeds"]):
+        for network in ("ours", "theirs", "from scratch"):
+            lost = found.get(f"lost to {network}")
+            table.add_row(
+                str(seed),
+                "Torch-Pruning" if network == "theirs" else network,
+                f"{found[network]['macs']:,}",
+                f"{found[network]['quality']:.4f}",
+                f"{lost['value']:.2f}" if lost else "",
+                f"{lost['low']:.2f} to {lost['high']:.2f}" if lost else "",
+            )
+    return table
+
+
 def _speedup_table(name: str, row: dict[str, Any]) -> Table:
     bar = speedup.BARS[name]
     table = Table("widths", "MACs", "median ms", "spread ms", "times faster", "where its time goes, ms")
@@ -143,6 +168,9 @@ def _recovery_table(row: dict[str, Any]) -> Table:
             f"{drop['value']:.1f}",
             f"{drop['low']:.1f} to {drop['high']:.1f}",
         )
+    lost = row["lost_to_torch_pruning"]
+    interval = f"{lost['low']:.1f} to {lost['high']:.1f}"
+    table.caption = f"ours lost {lost['value']:.1f} points ({interval}) to Torch-Pruning's, both taught"
     return table
 
 

@@ -6,19 +6,16 @@ task's own recovery; the one from scratch gets the full training and the recover
 
 from __future__ import annotations
 
-import copy
 import warnings
 from typing import Any
 
 import torch
-import torch_pruning
 from torch import nn
 
+from bench.peer import macs, within_macs
 from tinypress.facts import Compressed
 from tinypress.float_onnx import to_float_onnx
-from tinypress.graph import trace
 from tinypress.layers import rebuild, structure
-from tinypress.measure.compute import count_macs
 from tinypress.measure.quality import Evaluation, evaluate, resolve_metric
 from tinypress.measure.verdict import paired_drop
 from tinypress.press.smaller import structured
@@ -35,14 +32,14 @@ def measure(names: tuple[str, ...], share: float, seeds: int) -> dict[str, Any]:
 
 
 def _of_task(task: Task, share: float, seeds: int) -> dict[str, Any]:
-    whole = macs(task.model, task)
+    whole = macs(task.model, task.example_inputs)
     most = share * whole
     rows = []
     for seed in range(seeds):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             ours = _ours(task, most, seed)
-            theirs = _theirs(task, most)
+            theirs = within_macs(task.model, task.example_inputs, most)
             made = {
                 "ours": _trained(ours, task, task.training.recovery_epochs, seed, scratch=False),
                 "theirs": _trained(theirs, task, task.training.recovery_epochs, seed, scratch=False),
@@ -58,36 +55,9 @@ def _of_task(task: Task, share: float, seeds: int) -> dict[str, Any]:
     return {"macs": whole, "quality": _evaluated(task.model, task).value, "share": share, "seeds": rows}
 
 
-def macs(model: nn.Module, task: Task) -> int:
-    """MACs of one sample."""
-    return count_macs(trace(model, task.example_inputs))
-
-
 def _ours(task: Task, most: float, seed: int) -> nn.Module:
     step = Structured(macs=most, importance="taylor", per="macs", min_width=2)
     return structured(step, Compressed(task.model), task, seed, silent).model
-
-
-def _theirs(task: Task, most: float) -> nn.Module:
-    """Torch-Pruning by its group L2 norm at the smallest ratio that keeps within ``most`` MACs."""
-    low, high = 0.0, 0.95
-    for _ in range(12):
-        middle = (low + high) / 2
-        low, high = (low, middle) if macs(_pruned(task, middle), task) <= most else (middle, high)
-    return _pruned(task, high)
-
-
-def _pruned(task: Task, ratio: float) -> nn.Module:
-    model = copy.deepcopy(task.model)
-    last = [layer for layer in model.modules() if isinstance(layer, nn.Linear)][-1]
-    torch_pruning.pruner.BasePruner(
-        model,
-        task.example_inputs,
-        importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
-        pruning_ratio=ratio,
-        ignored_layers=[last],
-    ).step()
-    return model
 
 
 def _untrained(task: Task, like: nn.Module, seed: int) -> nn.Module:
@@ -125,7 +95,8 @@ def _judged(task: Task, made: dict[str, nn.Module], seed: int) -> dict[str, Any]
     metric = resolve_metric(task.metric, task.higher_is_better)
     results = {name: _evaluated(model, task) for name, model in made.items()}
     row: dict[str, Any] = {
-        name: {"macs": macs(made[name], task), "quality": result.value} for name, result in results.items()
+        name: {"macs": macs(made[name], task.example_inputs), "quality": result.value}
+        for name, result in results.items()
     }
     for other in ("theirs", "from scratch"):
         drop = paired_drop(

@@ -1,8 +1,9 @@
 """What is lost when CREPE is cut to half its multiply-accumulates, before and after it learns from the original.
 
 The cut network learns from the original's outputs on tones, a few hundred steps. Beside it stand the controls: the
-cut without any training, a cut of random channels with the same training, and the same small network trained from
-nothing for as many steps. All are judged on the test split through ONNX Runtime, against the original.
+cut without any training, Torch-Pruning's cut of no more MACs with the same training, a cut of random channels with the
+same training, and the same small network trained from nothing for as many steps. All are judged on the test split
+through ONNX Runtime, against the original.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bench.peer import macs, within_macs
 from bench.speedup import SHARE, losses_on, written
 from tinypress.distill import train_with_distillation
 from tinypress.measure.quality import Evaluation, evaluate
@@ -38,6 +40,8 @@ def measure(train_clips: int, validation_clips: int, test_clips: int) -> dict[st
     test = crepe.sounds("test", crepe.NOISY_SNR_DB, test_clips)
     chosen, random = (_cut(task.model, train, importance) for importance in ("taylor", "random"))
     fresh = _fresh(chosen)
+    example = (train.inputs[0][:2],)
+    theirs = within_macs(task.model, example, SHARE * macs(task.model, example), MULTIPLE)
 
     def taught(student: nn.Module, rate: float) -> Callable[[], nn.Module]:
         schedule = Schedule(epochs=EPOCHS, learning_rate=rate, batch_size=BATCH)
@@ -50,17 +54,21 @@ def measure(train_clips: int, validation_clips: int, test_clips: int) -> dict[st
     made: dict[str, Callable[[], nn.Module]] = {
         "cut by Taylor": lambda: chosen,
         "cut by Taylor, taught": taught(chosen, TUNING_RATE),
+        "Torch-Pruning": lambda: theirs,
+        "Torch-Pruning, taught": taught(theirs, TUNING_RATE),
         "random channels": lambda: random,
         "random channels, taught": taught(random, TUNING_RATE),
         "the same network from nothing, taught": taught(fresh, FRESH_RATE),
     }
     original = _judged(task.model, test)
     results: dict[str, Any] = {"original": _row(task, original, original, test)}
+    answers: dict[str, Evaluation] = {}
     for name, make in made.items():
         start = time.perf_counter()
         model = make()
         seconds = time.perf_counter() - start
-        results[name] = {"training_s": seconds, **_row(task, original, _judged(model, test), test)}
+        answers[name] = _judged(model, test)
+        results[name] = {"training_s": seconds, **_row(task, original, answers[name], test)}
     return {
         "snr_db": crepe.NOISY_SNR_DB,
         "steps": EPOCHS * -(-len(train) // BATCH),
@@ -69,6 +77,9 @@ def measure(train_clips: int, validation_clips: int, test_clips: int) -> dict[st
         "test_clips": test_clips,
         "widths": [block.conv.out_channels for block in chosen.blocks],  # type: ignore[union-attr]
         "networks": results,
+        "lost_to_torch_pruning": _row(
+            task, answers["Torch-Pruning, taught"], answers["cut by Taylor, taught"], test
+        )["drop"],
     }
 
 
