@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import random
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,24 @@ ORDERS = [
 ]
 
 
+def sample(orders: list[tuple[Step, Step]], seed: int) -> list[tuple[Step, Step]]:
+    """Some of the pairs, in which every step comes first once and second once, where it may."""
+    drawn = orders.copy()
+    random.Random(seed).shuffle(drawn)
+    first, second = set[int](), set[int]()
+    chosen = []
+    for one, two in drawn:
+        if id(one) not in first or id(two) not in second:
+            chosen.append((one, two))
+            first.add(id(one))
+            second.add(id(two))
+    return chosen
+
+
+SAMPLE = sample(ORDERS, seed=1)
+PAIRS = [pytest.param(pair, marks=() if pair in SAMPLE else pytest.mark.slow) for pair in ORDERS]
+
+
 def name(step: Step) -> str:
     if isinstance(step, Quantize) and step.weights_only:
         return "weights"
@@ -90,7 +109,7 @@ def test_the_network_that_came_in_is_unchanged(step: Step) -> None:
     assert not TASK.model.training
 
 
-@pytest.mark.parametrize("steps", ORDERS, ids=names)
+@pytest.mark.parametrize("steps", PAIRS, ids=names)
 def test_every_pair_in_both_orders(steps: tuple[Step, Step], tmp_path: Path) -> None:
     state = carry_out(steps)
     x = TASK.test.inputs[0]
