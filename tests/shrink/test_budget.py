@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from zoo import build
 
+from tinypress.errors import InputError, ModelError
 from tinypress.shrink import Budget, prune_structured
 
 
@@ -121,3 +123,91 @@ def test_widths_are_multiples(multiple: int) -> None:
 def test_no_layer_falls_below_the_least_width() -> None:
     model = prune_structured(Wide(), EXAMPLE, budget=Budget(macs=0.2), min_width=20).model
     assert min(model.first.out_channels, model.grow.out_channels, model.hidden.out_features) >= 20
+
+
+@pytest.mark.parametrize("steps", [1, 3, 6, 17, 30])
+@pytest.mark.parametrize("scope", ["group", "global"])
+def test_a_ratio_in_steps_ends_where_it_does_at_once(steps: int, scope: str) -> None:
+    model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 4))
+    done = prune_structured(model, (torch.randn(4, 8),), ratio=0.25, steps=steps, scope=scope).model
+    assert done[0].out_features + done[2].out_features == 24
+
+
+class Literal(nn.Module):
+    """One layer whose width the code counts on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(8, 64), nn.Linear(64, 64), nn.Linear(64, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.b(self.a(x).relu())
+        assert x.shape[-1] == 64
+        return self.c(x.relu())
+
+
+def test_a_budget_holds_where_a_group_has_to_be_given_back() -> None:
+    done = prune_structured(Literal(), (torch.randn(4, 8),), budget=Budget(parameters=0.2))
+    assert done.model.b.out_features == 64
+    assert parameters(done.model, ()) <= 0.2 * parameters(Literal(), ())
+    assert [note.layer for note in done.notes if note.code == "TP302"] == ["b"]
+    with pytest.raises(ModelError, match="cannot fall to"):
+        prune_structured(Literal(), (torch.randn(4, 8),), budget=Budget(parameters=0.05))
+
+
+def _fails(network: nn.Module) -> float:
+    raise RuntimeError("the clock stopped")
+
+
+@pytest.mark.parametrize(
+    "measure", [lambda m: float("nan"), lambda m: None, lambda m: 0.0, lambda m: -1.0, lambda m: "3", _fails]
+)
+def test_what_is_no_measurement_is_refused(measure: object) -> None:
+    with pytest.raises(InputError, match="measure"):
+        prune_structured(Wide(), EXAMPLE, budget=Budget(latency_ms=1.0, measure=measure), steps=3)
+
+
+@pytest.mark.parametrize(
+    "recover",
+    [lambda m, s: Wide(), lambda m, s: None, lambda m: m, 3],
+    ids=["whole", "none", "one", "number"],
+)
+def test_a_recovery_returns_the_network_it_was_given(recover: object) -> None:
+    with pytest.raises(InputError, match="recover"):
+        prune_structured(Wide(), EXAMPLE, ratio=0.5, recover=recover)
+
+
+def test_numpys_numbers_are_numbers() -> None:
+    done = prune_structured(Wide(), EXAMPLE, ratio=np.float32(0.5), multiple=np.int64(4))
+    assert done.model.hidden.out_features == 64
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"budget": {"macs": 0.5}},
+        {"budget": 0.5},
+        {"budget": Budget(macs=10**400)},
+        {"ratio": 0.5, "keep": None},
+        {"ratio": 0.5, "keep": "head"},
+        {"ratio": 0.5, "losses": [3], "importance": "taylor"},
+        {"ratio": 0.5, "losses": lambda m: m, "importance": "taylor"},
+        {"ratio": 0.5, "calibration": EXAMPLE[0], "importance": "wanda"},
+        {"ratio": 0.5, "seed": "a", "importance": "random"},
+        {"ratio": 0.5, "seed": 2**70, "importance": "random"},
+        {"ratio": True},
+    ],
+    ids=str,
+)
+def test_settings_of_another_kind_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(InputError, match="prune_structured"):
+        prune_structured(Wide(), EXAMPLE, **wrong)
+
+
+@pytest.mark.parametrize(
+    ("loss", "said"),
+    [(lambda m: torch.zeros(()), "hangs on no parameter"), (lambda m: m(1, 2, 3), "a loss failed")],
+)
+def test_a_loss_that_cannot_be_used_is_refused(loss: object, said: str) -> None:
+    with pytest.raises(ModelError, match=said):
+        prune_structured(Wide(), EXAMPLE, ratio=0.5, importance="taylor", losses=[loss])

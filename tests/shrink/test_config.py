@@ -13,10 +13,21 @@ from zoo import build
 
 from tinypress.errors import ModelError
 from tinypress.layers import LayerShape, rebuild, structure
-from tinypress.shrink import prune_structured
+from tinypress.shrink import factorize_model, prune_structured, remove_layers
 
 # one whose units are all of equal width, one whose heads are no dimension of a weight, one with widths in a list
 SAYABLE = ("BERT", "Llama", "ConvNeXt")
+
+
+class Classifier(nn.Module):
+    """Only the logits."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, words: torch.Tensor) -> torch.Tensor:
+        return self.model(words).logits
 
 
 @pytest.fixture(autouse=True)
@@ -50,15 +61,7 @@ def test_numbers_that_coincide_with_a_width_stay() -> None:
     )  # fmt: skip
     model = transformers.BertForSequenceClassification(config).eval()
 
-    class Logits(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = model
-
-        def forward(self, words: torch.Tensor) -> torch.Tensor:
-            return self.model(words).logits
-
-    done = prune_structured(Logits(), (torch.randint(0, 40, (2, 6)),), ratio=0.5)
+    done = prune_structured(Classifier(model), (torch.randint(0, 40, (2, 6)),), ratio=0.5)
     said = done.model.model.config
     assert (said.hidden_size, said.intermediate_size, said.num_attention_heads) == (12, 20, 2)
     assert (said.vocab_size, said.max_position_embeddings, said.num_labels) == (40, 24, 4)
@@ -97,3 +100,57 @@ def test_a_plan_brings_the_config_back_and_no_other_attribute() -> None:
         ]
         with pytest.raises(ModelError, match="keeps no whole number"):
             rebuild(model, hostile)
+
+
+@pytest.mark.parametrize(("batch", "heads", "hidden"), [(4, 4, 32), (3, 8, 64)])
+def test_a_number_of_heads_that_equals_another_size(
+    batch: int, heads: int, hidden: int, tmp_path: Path
+) -> None:
+    """As many samples as heads, or heads as each is wide: no shape tells which of the two became smaller."""
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=60, hidden_size=hidden, num_hidden_layers=1, num_attention_heads=heads, intermediate_size=48,
+        num_labels=3,
+    )  # fmt: skip
+    model = Classifier(transformers.BertForSequenceClassification(config))
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            nn.init.normal_(parameter, std=0.3)
+    done = prune_structured(model, (torch.randint(0, 60, (batch, 7)),), ratio=0.5)
+    assert done.model.model.config.num_attention_heads == heads // 2
+    done.model.model.save_pretrained(tmp_path)
+    opened = type(model.model).from_pretrained(tmp_path).eval()
+    words = torch.randint(0, 60, (5, 6))
+    with torch.no_grad():
+        assert torch.allclose(opened(words).logits, done.model.eval()(words), atol=1e-6)
+
+
+class Two(nn.Module):
+    """Two encoders that were built from one config object."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        config = transformers.BertConfig(
+            vocab_size=40, hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=24
+        )
+        self.one, self.other = transformers.BertModel(config), transformers.BertModel(config)
+
+    def forward(self, words: torch.Tensor) -> torch.Tensor:
+        return self.one(words).pooler_output + self.other(words).pooler_output
+
+
+def test_two_networks_of_one_config_are_told_apart() -> None:
+    torch.manual_seed(0)
+    model = Two()
+    done = remove_layers(model, (torch.randint(0, 40, (2, 6)),), count=1, keep=["other"]).model
+    assert (done.one.config.num_hidden_layers, done.other.config.num_hidden_layers) == (2, 3)
+    assert all(m.config is done.one.config for m in done.one.modules() if hasattr(m, "config"))
+    kept = ["other", "one.pooler", "one.embeddings", *(f"one.encoder.layer.{i}.attention" for i in range(3))]
+    narrow = prune_structured(model, (torch.randint(0, 40, (2, 6)),), ratio=0.5, keep=kept).model
+    assert (narrow.one.config.intermediate_size, narrow.other.config.intermediate_size) == (12, 24)
+
+
+def test_pairs_of_layers_are_no_config() -> None:
+    model, inputs = build("BERT")
+    done = factorize_model(model, inputs, energy=0.5)
+    assert [note.layer for note in done.notes if note.code == "TP306"] == ["model"]

@@ -33,7 +33,9 @@ def forward_eval(model: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
     model.eval()
     try:
         with torch.no_grad():
-            return model(*inputs)
+            return model(
+                *(x.clone() for x in inputs)
+            )  # a forward() that writes into them keeps its hands off
     finally:
         for module, flag in training:
             module.training = flag
@@ -53,8 +55,17 @@ def check_example(call: str, model: nn.Module, example_inputs: object) -> tuple[
     ):
         raise InputError(
             call,
-            f"example_inputs is a {type(example_inputs).__name__}, not a tuple of tensors",
+            f"example_inputs is {_kind(example_inputs)}, not a tuple of tensors",
             "Give one tensor per argument of forward(), such as (x,)",
+        )
+    empty = [describe((x,)) for x in example_inputs if x.dim() and not x.numel()]
+    if empty or any(x.is_meta for x in (*example_inputs, *model.parameters(), *model.buffers())):
+        raise InputError(
+            call,
+            f"an example of shape {empty[0]} holds nothing"
+            if empty
+            else "a tensor has no values (device meta)",
+            "Give one or more real samples, and a network that is loaded",
         )
     shapes = describe(tuple(example_inputs))
     try:
@@ -71,6 +82,13 @@ def check_example(call: str, model: nn.Module, example_inputs: object) -> tuple[
     if any(x.is_floating_point() and bool(torch.isnan(x).any()) for x in outputs):
         raise ModelError(call, *_nan_source(model, shapes))
     return outputs
+
+
+def _kind(example_inputs: object) -> str:
+    if not isinstance(example_inputs, tuple | list):
+        return f"a {type(example_inputs).__name__}"
+    other = next((type(x).__name__ for x in example_inputs if not isinstance(x, Tensor)), None)
+    return "empty" if other is None else f"a {type(example_inputs).__name__} with a {other} in it"
 
 
 def _nan_source(model: nn.Module, shapes: str) -> tuple[str, str]:

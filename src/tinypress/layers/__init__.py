@@ -2,7 +2,7 @@
 ``structure(model)`` beside the weights and, to open them, loads them into ``rebuild(stock, shapes)``."""
 
 from tinypress.layers.depth import Zero, kept_entries, shorten, stock_path
-from tinypress.layers.own import config_numbers, own_widths, put_config, set_width, width_of
+from tinypress.layers.own import config_numbers, own_config, own_widths, put_config, set_width, width_of
 from tinypress.layers.pairs import can_be_paired, paired
 from tinypress.layers.rebuild import rebuild
 from tinypress.layers.widths import (
@@ -29,6 +29,7 @@ __all__ = [
     "copy_model",
     "fit_attributes",
     "kept_entries",
+    "own_config",
     "own_widths",
     "owned_tensors",
     "paired",

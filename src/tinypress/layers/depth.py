@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from tinypress.errors import ModelError
+from tinypress.layers.own import own_config
 
 _KEPT = "_tinypress_kept"
 _COUNTS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers")
@@ -93,6 +94,11 @@ def _renumber(entry: nn.Module, was: int, now: int) -> None:
 
 
 def _count_again(model: nn.Module, path: str, count: int, kept: Sequence[int]) -> None:
+    parts = path.split(".")
+    above = (".".join(parts[:length]) for length in range(len(parts)))
+    outermost = next((each for each in above if "config" in vars(model.get_submodule(each))), None)
+    if outermost is not None:
+        own_config(model, outermost)
     owner = model.get_submodule(path.rpartition(".")[0])
     for name, value in list(vars(owner).items()):
         counts = any(word in name for word in ("layer", "block", "depth")) and name not in _PLACES

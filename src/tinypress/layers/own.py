@@ -5,6 +5,7 @@ A name is that of an attribute, ``config.NAME`` for a number of the config, or `
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,6 +22,7 @@ def set_width(layer: nn.Module, name: str, value: int) -> None:
     Raises:
         ModelError: the module has no whole number of that name.
     """
+    name = str(name)
     found = None if type(layer).__module__.startswith("torch.") else _place(layer, name)
     if found is None:
         raise ModelError(
@@ -55,6 +57,20 @@ def config_numbers(layer: nn.Module) -> dict[str, int]:
     return {f"config.{name}": value for name, value in _numbers(vars(config))}
 
 
+def own_config(model: nn.Module, path: str) -> None:
+    """Give the network at ``path`` a config of its own, in place, where a module outside of it has the same one."""
+    network = model.get_submodule(path)
+    config = vars(network).get("config")
+    inside = set(network.modules())
+    if _is_config(config) and any(
+        vars(m).get("config") is config for m in model.modules() if m not in inside
+    ):
+        own = copy.deepcopy(config)
+        for module in inside:
+            if vars(module).get("config") is config:
+                vars(module)["config"] = own
+
+
 def put_config(layer: nn.Module, name: str, value: int) -> None:
     """Set a number of ``config_numbers`` without noting it."""
     found = _place(layer, name)
@@ -77,8 +93,10 @@ def _is_config(config: object) -> bool:
     return hasattr(type(config), "model_type") and callable(getattr(type(config), "to_dict", None))
 
 
-def _place(layer: nn.Module, name: str) -> tuple[Any, Any] | None:
+def _place(layer: nn.Module, name: object) -> tuple[Any, Any] | None:
     """What holds the number, and under which key; None where there is none."""
+    if not isinstance(name, str):
+        return None
     holder: Any = vars(layer)
     key: Any = name
     if name.startswith("config."):

@@ -66,8 +66,8 @@ class LayerTimes(_Fact):
     def _whole(self) -> Self:
         pairs = [(each.inputs, each.outputs) for each in self.timings]
         together = all(inputs * self.outputs == outputs * self.inputs for inputs, outputs in pairs)
-        due = {(i, o) for i, _ in pairs for _, o in pairs}
-        if len(set(pairs)) != len(pairs) or not (together or set(pairs) == due):
+        due = len({inputs for inputs, _ in pairs}) * len({outputs for _, outputs in pairs})
+        if len(set(pairs)) != len(pairs) or not (together or len(pairs) == due):
             raise ValueError("the timings are not one for each pair of widths")
         if (self.inputs, self.outputs) not in pairs:
             raise ValueError("the widths that the layers have are not among the timings")

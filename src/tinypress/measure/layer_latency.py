@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from onnx import helper
 from torch import Tensor, nn
 
+from tinypress.arguments import is_number, is_whole
 from tinypress.errors import InputError
 from tinypress.float_onnx import to_float_onnx
 from tinypress.measure.latency import ROUNDS, in_turn
@@ -69,7 +70,16 @@ def measure_layers(
         InputError: a share outside 0..1, without 1 itself, or no positive time.
         ModelError: the network does not run or cannot be exported, or has no such layer.
     """
-    call = f"measure_layers({name!r}, threads={threads}, shares={list(shares)})"
+    call = f"measure_layers({name!r}, threads={threads!r}, shares={shares!r})"
+    if not isinstance(name, str) or len(name) > 1000:
+        raise InputError(call, "the name is no text of at most 1000 letters", "Give the name of the task")
+    if not isinstance(model, nn.Module):
+        raise InputError(call, f"model is a {type(model).__name__}", "Give a torch.nn.Module")
+    for what, number, least in (("threads", threads, 1), ("rounds", rounds, 6)):
+        if not is_whole(number) or number < least:
+            raise InputError(call, f"{what} is {number!r}", f"Give a whole number from {least}")
+    if not isinstance(shares, Sequence) or not all(map(is_number, shares)):
+        raise InputError(call, "the shares are no list of numbers", "Give (0.25, 0.5, 0.75, 1.0)")
     if any(not 0 < share <= 1 for share in shares) or 1.0 not in shares:
         raise InputError(
             call, "the shares are not all in 0..1 with 1 among them", "Give (0.25, 0.5, 0.75, 1.0)"
@@ -202,4 +212,4 @@ def open_network(
         ModelError: it cannot be exported.
     """
     data = to_float_onnx(model, example_inputs).SerializeToString()
-    return open_onnx(data, threads), tuple(x[:1].numpy() for x in example_inputs)
+    return open_onnx(data, threads), tuple(x[:1].detach().numpy() for x in example_inputs)

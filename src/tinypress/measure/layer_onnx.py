@@ -60,15 +60,17 @@ def layer_specs(call: str, model: nn.Module, example_inputs: tuple[Tensor, ...])
     calls: dict[str, int] = {}
 
     def hook(path: str) -> Callable[..., None]:
-        def seen(layer: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        def seen(
+            layer: nn.Module, args: tuple[Tensor, ...], named: dict[str, Tensor], output: Tensor
+        ) -> None:
             calls[path] = calls.get(path, 0) + 1
-            found[path] = _spec(layer, args[0], calls[path])
+            found[path] = _spec(layer, args[0] if args else named["input"], calls[path])
 
         return seen
 
     for path, layer in copied.named_modules():
         if type(layer) is nn.Linear or type(layer) in _CONVOLUTIONS:
-            layer.register_forward_hook(hook(stock_path(copied, path)))
+            layer.register_forward_hook(hook(stock_path(copied, path)), with_kwargs=True)
     forward_eval(copied, tuple(example_inputs))
     names = [stock_path(copied, path) for path, _ in copied.named_modules()]
     found = {name: found[name] for name in names if name in found}

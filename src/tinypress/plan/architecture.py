@@ -20,13 +20,13 @@ from tinypress.measure.layer_latency import open_network
 from tinypress.measure.quality import compute, resolve_metric
 from tinypress.plan.goal import Goal, goal_of
 from tinypress.plan.kept import Rounds, nothing_kept
-from tinypress.plan.netadapt import Pace, Searched, State, adapt_architecture, fingerprint
+from tinypress.plan.netadapt import Pace, Searched, State, adapt_architecture, fingerprint, named
 from tinypress.plan.proposals import Choices
 from tinypress.receipt import Latency
 from tinypress.runtimes.onnx import OnnxRunner
+from tinypress.shrink.asked import check_model
 from tinypress.shrink.budget import Budget
 from tinypress.shrink.importance import check_method
-from tinypress.shrink.keep import check_paths
 from tinypress.shrink.saliency import OF_ACTIVATIONS, OF_THE_LOSS, SALIENCIES, Saliency
 from tinypress.task import Task
 from tinypress.train.loop import Progress, Schedule, fit, silent, supervised
@@ -81,9 +81,13 @@ def search_architecture(
         ModelError: the network cannot be traced or exported, or the budget cannot be met.
         RunError: ``folder`` cannot be written.
     """
-    call = f"search_architecture({task.name!r}, {budget}, seed={seed})"
+    call = f"search_architecture({getattr(task, 'name', task)!r}, {budget}, seed={seed})"
+    kinds = ((task, Task, "Task"), (budget, Budget, "Budget"), (table, LatencyTable | None, "LatencyTable"))
+    for value, kind, name in (*kinds, (folder, Path | None, "Path")):
+        if not isinstance(value, kind):
+            raise InputError(call, f"where a {name} belongs is a {type(value).__name__}", f"Give a {name}")
     _check(call, step, decay, short_epochs, epochs, importance, multiple, min_width)
-    check_paths(call, task.model, keep)
+    check_model(call, task.model, keep)
     if (short_epochs or epochs) and (task.train is None or task.loss is None):
         raise TaskError(
             call, "it trains, and the task gives no train data or no loss", "Add them, or set short_epochs=0"
@@ -135,8 +139,17 @@ class _Search:
         """Search until ``goal`` is met."""
         load, save = nothing_kept()
         if self.folder is not None:
-            settings = (goal, self.choices, self.pace, self.short_epochs, self.seed, self.task.training)
-            key = fingerprint(self.task.model, _tensors(self.task), *settings)
+            judged = (named(self.task.metric), self.task.higher_is_better, named(self.task.loss))
+            settings = (
+                goal,
+                self.choices,
+                self.pace,
+                self.short_epochs,
+                self.seed,
+                self.task.training,
+                judged,
+            )
+            key = fingerprint(self.task.model, (*_tensors(self.task), *self.task.example_inputs), *settings)
             rounds = Rounds(self.folder / key, key, self.task.model)
             load, save = rounds.load, rounds.save
         return adapt_architecture(

@@ -60,7 +60,8 @@ class Rounds:
         try:
             with (self.folder / f"round-{rounds}.json").open("rb") as file:
                 known = _Round.model_validate_json(file.read(_MOST_BYTES))
-            if known.key != self.key or known.rounds != rounds:
+            chosen = any(each.chosen and each.round == rounds for each in known.trace)
+            if known.key != self.key or known.rounds != rounds or not chosen:
                 return None
             model = read_archive(self.folder / f"round-{rounds}.safetensors", self.stock).model
         except (OSError, ValidationError, ArtifactError):

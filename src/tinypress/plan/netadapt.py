@@ -199,6 +199,13 @@ def joined(before: tuple[Change, ...], now: tuple[Change, ...]) -> tuple[Change,
     )
 
 
+def named(function: object) -> str:
+    """A metric or loss by its name and, where it is a function, what it does; two of other code are told apart."""
+    code = getattr(function, "__code__", None)
+    name = getattr(function, "__qualname__", None) or repr(getattr(function, "name", function))
+    return name if code is None else f"{name} {code.co_code.hex()} {code.co_consts!r} {code.co_names}"
+
+
 def fingerprint(model: nn.Module, data: tuple[Tensor, ...], *settings: object) -> str:
     """One word for a network and what is asked of it: what a resumed search must share with the one before."""
     digest = hashlib.sha256(canonical([repr(each) for each in settings]))

@@ -8,8 +8,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from tinypress.arguments import is_whole
+from tinypress.errors import InputError
 from tinypress.facts import Change, Compressed
 from tinypress.float_onnx import to_float_onnx
+from tinypress.graph import check_example
 from tinypress.layers import stock_path
 from tinypress.measure.latency import alone, interleave
 from tinypress.press.step import Factorize, Layers, Structured
@@ -126,7 +129,13 @@ def onnx_latency(
     Raises:
         ModelError: the network cannot be exported.
     """
-    example = [x[:1].numpy() for x in example_inputs]
+    call = f"onnx_latency({type(model).__name__}, threads={threads!r})"
+    if not is_whole(threads) or threads < 1:
+        raise InputError(call, f"threads is {threads!r}", "Give a whole number from 1")
+    if not isinstance(model, nn.Module):
+        raise InputError(call, f"model is a {type(model).__name__}", "Give a torch.nn.Module")
+    check_example(call, model, example_inputs)
+    example = [x[:1].detach().numpy() for x in example_inputs]
 
     def opened(network: nn.Module) -> Runner:
         return open_onnx(to_float_onnx(network, example_inputs).SerializeToString(), threads, outputs=None)

@@ -33,6 +33,7 @@ from tinypress.protocols import Loss
 from tinypress.prune import keep_zeros
 from tinypress.quantize import quantize_model, quantize_weights
 from tinypress.shrink import OF_THE_LOSS, shrink_model
+from tinypress.shrink.keep import check_paths
 from tinypress.task import Task
 from tinypress.train.checkpoint import Checkpoint
 from tinypress.train.loop import Progress, Schedule, fit, silent, supervised
@@ -54,6 +55,8 @@ def check_task(bench: Bench, recipe: Recipe) -> None:
     task = bench.task
     call = f"recipe {recipe.name!r} on task {task.name!r}"
     for step in recipe.steps:
+        if isinstance(step, Structured | Factorize | Layers):
+            check_paths(call, task.model, step.keep)
         if isinstance(step, Magnitude):
             check_score(call, step, bench.engine.score)
         trains = isinstance(step, Gradual | Recover | Distill) or (

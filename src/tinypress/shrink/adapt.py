@@ -60,23 +60,44 @@ def sizes_by_module(traced: Traced, found: Survey, gone: NDArray[np.bool_]) -> S
     return sizes
 
 
-def adapt(model: nn.Module, sizes: Sizes, failure: Callable[[nn.Module], str | None]) -> str | None:
-    """Set the numbers in ``model``, in place, that make ``failure`` return None; what it says, where none do."""
+def adapt(
+    model: nn.Module, sizes: Sizes, off: Callable[[nn.Module], float | str], equal: float, most: float
+) -> str | None:
+    """Set the numbers in ``model``, in place, with which it is nearest to what it must compute.
+
+    Args:
+        off: how far from that it is, or what goes wrong when it runs.
+        equal: a distance at which no other numbers are tried.
+        most: the largest distance that is taken as rounding.
+
+    Returns:
+        What is wrong, where no numbers bring it within ``most``; then they are as they were.
+    """
     numbers = list(_numbers(model, sizes))
-    first: str | None = None
+    best: _Choice | None = None
+    nearest, first = float("inf"), ""
     for choice in _choices(numbers):
         for number in numbers:
             setattr(number.layer, number.name, _then(number, choice))
-        said = failure(model)
-        if said is None:
-            for number in numbers:
-                if _then(number, choice) != number.now:
-                    set_width(number.layer, number.name, _then(number, choice))
-            return None
-        first = first or said
+        now = off(model)
+        if isinstance(now, str):
+            first = first or now
+        elif now < nearest:
+            best, nearest = choice, now
+            if now <= equal:
+                break
+    found = best is not None and nearest <= most
     for number in numbers:
+        then = _then(number, best) if found and best is not None else number.now
         setattr(number.layer, number.name, number.now)
-    return first
+        if then != number.now:
+            set_width(number.layer, number.name, then)
+    return None if found else (first or said(nearest))
+
+
+def said(off: float) -> str:
+    """A distance as error texts tell it."""
+    return f"its output is off by {off:.3g} of its largest value"
 
 
 def _then(number: _Number, choice: _Choice) -> int:
@@ -98,8 +119,8 @@ def _numbers(model: nn.Module, sizes: Sizes) -> Iterator[_Number]:
 
 
 def _choices(numbers: list[_Number]) -> Iterator[_Choice]:
-    """Which role each kind of number plays, or None where it is no width: at first all the likeliest, then with one
-    of them another, then none, then some of all combinations."""
+    """Which role each kind of number plays, or None where it is no width: at first none, then all the likeliest, then
+    with one of them another, then some of all combinations."""
     options: dict[_Kind, list[Role | None]] = {}
     for kind in dict.fromkeys((type(number.layer), number.name) for number in numbers):
         of_kind = [number for number in numbers if (type(number.layer), number.name) == kind]
@@ -110,11 +131,13 @@ def _choices(numbers: list[_Number]) -> Iterator[_Choice]:
         changing: list[Role | None] = [role for after, role in distinct.items() if after != unchanged]
         options[kind] = [*changing, None]
     best: _Choice = {kind: each[0] for kind, each in options.items()}
+    yield dict.fromkeys(options)  # a number that is no width keeps its value
+    if not options:
+        return
     yield best
     for kind, each in options.items():
         for other in each[1:]:
             yield {**best, kind: other}
-    yield dict.fromkeys(options)
     for roles in itertools.islice(itertools.product(*options.values()), _MOST):
         yield dict(zip(options, roles, strict=True))
 

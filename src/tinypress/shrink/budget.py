@@ -9,7 +9,8 @@ from typing import Literal
 
 from torch import nn
 
-from tinypress.errors import InputError
+from tinypress.arguments import is_number
+from tinypress.errors import InputError, TinypressError
 from tinypress.shrink.costs import Cost
 
 Limit = tuple[Cost | Literal["latency_ms"], float]
@@ -46,8 +47,29 @@ def limit_of(call: str, budget: Budget | None) -> Limit | None:
     if len(given) != 1:
         raise InputError(call, f"the budget names {len(given)} costs", "Name one, such as Budget(macs=0.5)")
     name, most = given[0]
-    if isinstance(most, bool) or not isinstance(most, int | float) or not most > 0 or not math.isfinite(most):
+    if not is_number(most) or not 0 < most < 1e300:
         raise InputError(call, f"the budget of {name} is {most!r}", "Give a number above 0")
     if (name == "latency_ms") != (budget.measure is not None):
         raise InputError(call, "latency_ms and measure go together", "Give both, or neither")
+    if budget.measure is not None and not callable(budget.measure):
+        raise InputError(
+            call, f"measure is a {type(budget.measure).__name__}", "Give a function of the network"
+        )
     return name, float(most)  # type: ignore[return-value]
+
+
+def measured(call: str, measure: Callable[[nn.Module], float], model: nn.Module) -> float:
+    """What the user's ``measure`` says of ``model``, checked.
+
+    Raises:
+        InputError: it fails, or returns no number above 0.
+    """
+    try:
+        value: object = measure(model)
+    except TinypressError:
+        raise
+    except Exception as error:
+        raise InputError(call, f"measure failed ({type(error).__name__}: {error})", "Mend it") from error
+    if not is_number(value) or not 0 < value < math.inf:
+        raise InputError(call, f"measure returned {value!r}", "Return milliseconds as a number above 0")
+    return float(value)

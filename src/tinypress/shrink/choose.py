@@ -58,11 +58,10 @@ def _removable(group: Group, scores: Tensor, most: int) -> list[int]:
     return order
 
 
-def by_share(blocks: Sequence[Sequence[Block]], widths: Sequence[int], ratio: float) -> Cuts:
-    """Of each group as many blocks as come nearest to ``ratio`` of its units."""
+def by_share(blocks: Sequence[Sequence[Block]], dues: Sequence[int]) -> Cuts:
+    """Of each group as many blocks as come nearest to the units that are due to leave it."""
     cuts: Cuts = {}
-    for own, width in zip(blocks, widths, strict=True):
-        due = round(ratio * width)
+    for own, due in zip(blocks, dues, strict=True):
         units: list[int] = []
         for block in own:
             if abs(len(units) + len(block.units) - due) >= abs(len(units) - due):
@@ -81,9 +80,8 @@ def ranked(blocks: Sequence[Sequence[Block]]) -> list[Block]:
     return [block for *_, block in sorted(everything, key=lambda each: each[:3])]
 
 
-def by_rank(blocks: Sequence[Sequence[Block]], widths: Sequence[int], ratio: float) -> Cuts:
-    """The least important blocks of all groups together, as many as come nearest to ``ratio`` of all units."""
-    due = round(ratio * sum(widths))
+def by_rank(blocks: Sequence[Sequence[Block]], due: int) -> Cuts:
+    """The least important blocks of all groups together, as many as come nearest to ``due`` units."""
     chosen: list[Block] = []
     count = 0
     for block in ranked(blocks):

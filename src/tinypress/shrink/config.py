@@ -7,6 +7,7 @@ makes of it (on the meta device, where no memory is filled) has the shapes of th
 from __future__ import annotations
 
 import copy
+import itertools
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +16,7 @@ import torch
 from torch import nn
 
 from tinypress.facts import Note
-from tinypress.layers import config_numbers, copy_model, put_config, replace_module, set_width
+from tinypress.layers import config_numbers, copy_model, own_config, put_config, replace_module, set_width
 from tinypress.shrink.adapt import Sizes
 
 _MOST_TRIES = 24
@@ -37,9 +38,11 @@ def fit_configs(
         due = _shapes(layer)
         if due == _shapes(before.get_submodule(path)):
             continue
+        own_config(after, path)
         numbers = config_numbers(layer)
-        said = _fitting(layer, numbers, _moves(sizes), due)
-        needed = None if said is None else _needed(after, path, numbers, said, right)
+        options = _options(numbers, _moves(sizes))
+        said = _fitting(layer, numbers, options, due)
+        needed = None if said is None else _needed(after, path, numbers, said, options, right)
         if needed is not None:
             for name, value in needed.items():
                 set_width(layer, name, value)
@@ -47,12 +50,25 @@ def fit_configs(
                 continue
             for name in needed:
                 put_config(layer, name, numbers[name])
-        text = (
-            f"{path or type(layer).__name__}: no config describes these widths, so that from_pretrained() cannot "
-            "open it; open it with read_archive on the original network"
-        )
-        notes.append(Note("TP306", "note", path or None, text))
+        notes.append(_unsaid(path, layer, "these widths"))
     return tuple(notes)
+
+
+def configs_without_pairs(before: nn.Module, after: nn.Module) -> tuple[Note, ...]:
+    """A note (TP306) for each network with a config in which layers became two: no config says that."""
+    return tuple(
+        _unsaid(path, layer, "two layers in the place of one")
+        for path, layer in _networks(after)
+        if _shapes(layer) != _shapes(before.get_submodule(path))
+    )
+
+
+def _unsaid(path: str, layer: nn.Module, what: str) -> Note:
+    text = (
+        f"{path or type(layer).__name__}: no config describes {what}, so that from_pretrained() cannot open it; "
+        "open it with read_archive on the original network"
+    )
+    return Note("TP306", "note", path or None, text)
 
 
 def _networks(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -78,14 +94,18 @@ def _moves(sizes: Sizes) -> dict[int, list[int]]:
     return {was: [now for now, _ in found.most_common(_MOST_SIZES)] for was, found in counts.items()}
 
 
-def _fitting(
-    layer: nn.Module, numbers: Mapping[str, int], moves: Mapping[int, list[int]], due: Shapes
-) -> dict[str, int] | None:
-    """Numbers whose network has the shapes ``due``: from the likeliest, one is changed as long as that helps."""
-    options = {
+def _options(numbers: Mapping[str, int], moves: Mapping[int, list[int]]) -> dict[str, list[int]]:
+    """For each number that may be a width what it may have become, the likeliest first."""
+    found = {
         name: list(dict.fromkeys([*moves[value], value])) for name, value in numbers.items() if value in moves
     }
-    options = {name: values for name, values in options.items() if len(values) > 1}
+    return {name: values for name, values in found.items() if len(values) > 1}
+
+
+def _fitting(
+    layer: nn.Module, numbers: Mapping[str, int], options: Mapping[str, list[int]], due: Shapes
+) -> dict[str, int] | None:
+    """Numbers whose network has the shapes ``due``: from the likeliest, one is changed as long as that helps."""
     best = dict(numbers) | {name: values[0] for name, values in options.items()}
     wrong = _mismatches(layer, best, due)
     tries = 1
@@ -108,19 +128,25 @@ def _needed(
     path: str,
     numbers: Mapping[str, int],
     said: Mapping[str, int],
+    options: Mapping[str, list[int]],
     right: Callable[[nn.Module], bool],
 ) -> dict[str, int] | None:
     """Of what was changed in ``said`` the numbers without which the network built from it differs; None if none is
-    right. A size may coincide with a number that is no width."""
-    changed = {name: value for name, value in said.items() if value != numbers[name]}
-    if not right(_opened(model, path, {**numbers, **changed})):
+    right. A size may coincide with a number that is no width, and a number of heads changes no shape."""
+    due = _shapes(model.get_submodule(path))
+
+    def fits(tried: Mapping[str, int]) -> bool:
+        built = _built(model.get_submodule(path), tried)
+        return built is not None and _shapes(built) == due and right(_opened(model, path, tried))
+
+    others = ({**said, name: value} for name, values in options.items() for value in values)
+    found = next((tried for tried in itertools.chain([said], others) if fits(tried)), None)
+    if found is None:
         return None
+    changed = {name: value for name, value in found.items() if value != numbers[name]}
     for name in list(changed):
         fewer = {key: value for key, value in changed.items() if key != name}
-        built = _built(model.get_submodule(path), {**numbers, **fewer})
-        if built is None or _shapes(built) != _shapes(model.get_submodule(path)):
-            continue
-        if right(_opened(model, path, {**numbers, **fewer})):
+        if fits({**numbers, **fewer}):
             changed = fewer
     return changed
 

@@ -12,13 +12,15 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from tinypress.arguments import is_number, is_whole
 from tinypress.errors import InputError, ModelError
 from tinypress.facts import Change, Compressed, Note
 from tinypress.graph import check_example, trace
 from tinypress.layers import copy_model
+from tinypress.shrink.asked import check_evidence, check_model
 from tinypress.shrink.branches import Branch, residual_branches
 from tinypress.shrink.effect import Distance, Effect, change_of, loss_of
-from tinypress.shrink.keep import check_paths, held_by
+from tinypress.shrink.keep import held_by
 from tinypress.shrink.leave import Leaver, failure_without, holder_of, leavers, paths_of, taken_out
 from tinypress.shrink.residual import Residual, residual_layers
 
@@ -78,10 +80,9 @@ def remove_layers(
     call = (
         f"remove_layers({type(model).__name__}, count={count!r}, ratio={ratio!r}, least={least!r}, by={by!r})"
     )
-    if not isinstance(model, nn.Module):
-        raise ModelError(call, f"model is a {type(model).__name__}", "Give a torch.nn.Module")
     _check(call, count, ratio, least, by, measure, distance)
-    check_paths(call, model, keep)
+    check_model(call, model, keep)
+    check_evidence(call, calibration, (), None)
     whole = copy_model(model)
     check_example(call, whole, example_inputs)
     layers, found, notes = _found(call, whole, example_inputs, keep)
@@ -111,17 +112,13 @@ def _check(
     ]
     if len(given) > 1 or (not given and by == "effect"):
         raise InputError(call, "it needs one of count, ratio and least", "Give count=2, for example")
-    if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
+    if count is not None and (not is_whole(count) or count < 1):
         raise InputError(call, f"count is {count!r}", "Give a whole number from 1")
-    if ratio is not None and (
-        isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 < ratio < 1
-    ):
+    if ratio is not None and (not is_number(ratio) or not 0 < ratio < 1):
         raise InputError(
             call, f"ratio is {ratio!r}, not a fraction with 0 < ratio < 1", "Give 0.5, for example"
         )
-    if least is not None and (
-        isinstance(least, bool) or not isinstance(least, int | float) or not abs(least) < float("inf")
-    ):
+    if least is not None and (not is_number(least) or not -1e300 < least < 1e300):
         raise InputError(call, f"least is {least!r}", "Give the lowest quality as a number")
     if measure is not None and not callable(measure):
         raise InputError(call, f"measure is a {type(measure).__name__}", "Give a function of the network")

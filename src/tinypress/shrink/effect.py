@@ -33,7 +33,12 @@ def change_of(
         InputError: there are no samples, or not the same number in each tensor.
         ModelError: the network does not run on them, or has no output of floating point.
     """
-    if not calibration or len({len(x) for x in calibration}) != 1 or not len(calibration[0]):
+    if (
+        not calibration
+        or any(x.dim() == 0 for x in calibration)
+        or len({len(x) for x in calibration}) != 1
+        or not len(calibration[0])
+    ):
         raise InputError(
             call,
             "calibration holds no samples, or not as many in each tensor",
@@ -53,7 +58,14 @@ def change_of(
     def effect(changed: nn.Module) -> float:
         now = _outputs(changed, calibration, batch)
         pairs = list(zip(due, now, strict=True))
-        return _kl(pairs) if distance == "kl" else _l2(pairs)
+        off = _kl(pairs) if distance == "kl" else _l2(pairs)
+        if not math.isfinite(off):
+            raise ModelError(
+                call,
+                f"without a layer the outputs on the calibration samples are off by {off}",
+                "Clean the samples of NaN, and load the weights of a training that did not diverge",
+            )
+        return off
 
     return effect
 

@@ -13,11 +13,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from tinypress.arguments import is_number
 from tinypress.errors import InputError, ModelError
 from tinypress.facts import Change, Compressed, Note
 from tinypress.graph import check_example
 from tinypress.layers import can_be_paired, copy_model, paired, replace_module
-from tinypress.shrink.keep import check_paths, held_by
+from tinypress.shrink.asked import check_model
+from tinypress.shrink.config import configs_without_pairs
+from tinypress.shrink.keep import held_by
 
 
 def factorize_model(
@@ -50,10 +53,8 @@ def factorize_model(
         ModelError: the network does not run; no layer gets smaller; or the budget cannot be met.
     """
     call = f"factorize_model({type(model).__name__}, energy={energy}, parameters={parameters}, separable={separable})"
-    if not isinstance(model, nn.Module):
-        raise ModelError(call, f"model is a {type(model).__name__}", "Give a torch.nn.Module")
+    check_model(call, model, keep)
     _check(call, energy, parameters, separable)
-    check_paths(call, model, keep)
     made = copy_model(model)
     check_example(call, made, example_inputs)
     layers, notes = _candidates(made, "separable" if separable else "low rank", keep)
@@ -63,10 +64,8 @@ def factorize_model(
             replace_module(made, path, _separated(layer))
             changes.append(Change(path, "layers", 1, 2))
     else:
-        spectra = {
-            path: torch.linalg.svd(_matrix(layer), full_matrices=False) for path, layer in layers.items()
-        }
-        values = {path: spectrum.S.square() for path, spectrum in spectra.items()}
+        spectra = {path: _spectrum(call, path, layer) for path, layer in layers.items()}
+        values = {path: s.square() for path, (_, s, _) in spectra.items()}
         ranks = (
             _by_energy(values, energy)
             if energy is not None
@@ -87,10 +86,12 @@ def factorize_model(
             call, f"no layer gets smaller ({reasons})", "Ask for less energy, or prune or quantize"
         )
     check_example(call, made, example_inputs)
-    return Compressed(made, tuple(changes), tuple(notes))
+    return Compressed(made, tuple(changes), (*notes, *configs_without_pairs(model, made)))
 
 
 def _check(call: str, energy: float | None, parameters: float | None, separable: bool) -> None:
+    if not isinstance(separable, bool):
+        raise InputError(call, f"separable is {separable!r}", "Give True or False")
     given = [name for name, value in (("energy", energy), ("parameters", parameters)) if value is not None]
     if len(given) + separable != 1:
         raise InputError(
@@ -100,7 +101,7 @@ def _check(call: str, energy: float | None, parameters: float | None, separable:
         if value is None:
             continue
         most = 1 if name == "energy" else math.inf
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= most:
+        if not is_number(value) or not 0 < value <= most:
             raise InputError(
                 call, f"{name} is {value!r}", f"Give a number above 0{' and at most 1' * (most == 1)}"
             )
@@ -127,6 +128,18 @@ def _candidates(model: nn.Module, pair: str, keep: Sequence[str]) -> tuple[dict[
 
 def _kept(path: str, why: str) -> Note:
     return Note("TP305", "note", path, f"{path} stays one layer: {why}")
+
+
+def _spectrum(call: str, path: str, layer: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
+    matrix = _matrix(layer)
+    if not bool(torch.isfinite(matrix).all()):
+        raise ModelError(
+            call,
+            f"the weight of {path!r} is NaN or infinite",
+            "Load the weights of a training that did not diverge",
+        )
+    u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
+    return u, s, vh
 
 
 def _matrix(layer: nn.Module) -> Tensor:

@@ -35,7 +35,11 @@ def removed_labels(found: Survey, cuts: Mapping[int, Sequence[int]]) -> NDArray[
 
 
 def masked_outputs(
-    traced: Traced, found: Survey, model: nn.Module, gone: NDArray[np.bool_]
+    traced: Traced,
+    found: Survey,
+    model: nn.Module,
+    gone: NDArray[np.bool_],
+    inputs: Sequence[Tensor] | None = None,
 ) -> tuple[Tensor, ...]:
     """What ``model`` returns for the traced example when the labels that are ``gone`` read as zero.
 
@@ -44,11 +48,12 @@ def masked_outputs(
         found: where its neurons are.
         model: the whole network; only read.
         gone: for every label of ``found``, from ``removed_labels``.
+        inputs: others of the example's shapes.
     """
     values = execute(
         traced,
         model,
-        tensors_of(traced.example),
+        tensors_of(traced.example if inputs is None else tuple(inputs)),
         lambda node, values: _masked(node, values, found, gone),
     )
     return tuple(values[name] for name in traced.outputs)
@@ -62,8 +67,10 @@ def execute(
 ) -> dict[str, Any]:
     """Go through the graph on the tensors of ``model``; ``call`` makes the value of each node but the inputs and
     tensors, which it may change. Returns the values of the outputs by name."""
-    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    given = dict(zip(traced.inputs, inputs, strict=True))
+    # copies, because an operation may write into what it is given
+    buffers = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
+    tensors: dict[str, Tensor] = {**dict(model.named_parameters()), **buffers}
+    given = {name: x.clone() for name, x in zip(traced.inputs, inputs, strict=True)}
     last = {name: place for place, node in enumerate(traced) for name in node.inputs}
     values: dict[str, Any] = {}
     with torch.no_grad():

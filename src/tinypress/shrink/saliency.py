@@ -15,7 +15,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from tinypress.errors import InputError, ModelError
+from tinypress.errors import InputError, ModelError, TinypressError
 from tinypress.layers import copy_model
 from tinypress.shrink.groups import Group, Slice
 
@@ -59,8 +59,21 @@ def gradients(call: str, model: nn.Module, losses: Sequence[Loss]) -> Evidence:
     gradient = {name: torch.zeros_like(p) for name, p in named.items()}
     square = {name: torch.zeros_like(p) for name, p in named.items()}
     for loss in losses:
-        with torch.enable_grad():
-            value = loss(model)
+        try:
+            with torch.enable_grad():
+                value = loss(model)
+        except TinypressError:
+            raise
+        except Exception as error:
+            raise ModelError(
+                call, f"a loss failed ({type(error).__name__}: {error})", "Give losses that take the network"
+            ) from error
+        if isinstance(value, Tensor) and not value.requires_grad:
+            raise ModelError(
+                call,
+                "a loss hangs on no parameter of the network",
+                "Compute it from the outputs of the network",
+            )
         if not isinstance(value, Tensor) or value.numel() != 1 or not bool(torch.isfinite(value)):
             shown = value if not isinstance(value, Tensor) or value.numel() == 1 else tuple(value.shape)
             raise ModelError(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 from torch import Tensor, nn
@@ -11,18 +11,25 @@ from torch import Tensor, nn
 from tinypress.errors import InputError, ModelError
 from tinypress.facts import Change, Compressed, Note
 from tinypress.graph import Traced, trace
-from tinypress.shrink.budget import Budget, Limit, limit_of
+from tinypress.shrink.asked import (
+    Asked,
+    Recover,
+    check_choices,
+    check_evidence,
+    check_goal,
+    check_model,
+    whole_number,
+)
+from tinypress.shrink.budget import Budget, measured
 from tinypress.shrink.choose import Block, Cuts, blocks_of, by_budget, by_rank, by_share, cuts_of
 from tinypress.shrink.costs import Cost, Costing, costing
 from tinypress.shrink.groups import Survey, Units, note, survey
-from tinypress.shrink.importance import check_method
-from tinypress.shrink.keep import check_paths, held_by
+from tinypress.shrink.keep import held_by
 from tinypress.shrink.observe import activities
 from tinypress.shrink.reference import removed_labels
 from tinypress.shrink.saliency import (
     OF_ACTIVATIONS,
     OF_THE_LOSS,
-    SALIENCIES,
     Evidence,
     Loss,
     Saliency,
@@ -30,28 +37,6 @@ from tinypress.shrink.saliency import (
     score_units,
 )
 from tinypress.shrink.surgery import Cut, cut_out, operate
-
-Recover = Callable[[nn.Module, int], nn.Module]
-"""Trains the network after a step, given its number from 1, and returns it."""
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What was asked for, checked."""
-
-    call: str
-    ratio: float | None
-    budget: Limit | None
-    measure: Callable[[nn.Module], float] | None
-    importance: Saliency
-    together: bool
-    per: Cost | None
-    keep: tuple[str, ...]
-    exact: bool
-    units: Units
-    multiple: int
-    min_width: int
-    seed: int
 
 
 def prune_structured(
@@ -107,187 +92,189 @@ def prune_structured(
         ModelError: the network does not run or cannot be traced, nothing in it can leave, or the budget cannot be met.
     """
     call = f"prune_structured({type(model).__name__}, ratio={ratio!r}, budget={budget!r}, importance={importance!r})"
-    plan = _checked(
-        call,
-        model,
-        ratio,
-        budget,
-        importance,
-        scope,
-        per,
-        keep,
-        exact,
-        units,
-        multiple,
-        min_width,
-        steps,
-        seed,
+    check_model(call, model, keep)
+    fraction, limit = check_goal(call, ratio, budget)
+    check_choices(call, importance, scope, per, units)
+    samples, functions = check_evidence(call, calibration, losses, recover)
+    asked = Asked(
+        call=call,
+        ratio=fraction,
+        limit=limit,
+        measure=None if budget is None else budget.measure,
+        importance=importance,
+        together=scope == "global",
+        per=per,
+        keep=tuple(keep),
+        exact=exact,
+        units=units,
+        multiple=whole_number(call, "multiple", multiple, 1),
+        min_width=whole_number(call, "min_width", min_width, 1),
+        calibration=samples,
+        losses=functions,
+        steps=whole_number(call, "steps", steps, 1),
+        recover=recover,
+        seed=whole_number(call, "seed", seed, 0),
     )
     current, changes = model, list[Change]()
     notes: dict[Note, None] = {}
-    for step in range(1, steps + 1):
+    whole: dict[tuple[str, ...], int] = {}
+    for step in range(1, asked.steps + 1):
         traced = trace(current, example_inputs)
-        found = survey(traced, current, exact=plan.exact, units=plan.units)
-        plan = _in_numbers(plan, traced, found, current)
-        goal = _goal(plan, traced, found, current, steps - step + 1, steps)
-        evidence = _evidence(plan, traced, found, current, calibration, losses)
-        done = _step(goal, traced, found, current, evidence)
+        found = survey(traced, current, exact=asked.exact, units=asked.units)
+        for group in found.groups if step == 1 else ():
+            whole[group.producers] = group.width
+        asked = _in_numbers(asked, traced, found, current)
+        goal = _goal(asked, traced, found, current, step)
+        done = _step(goal, traced, found, current, whole)
         changes = _joined(changes, done.changes)
         notes.update(dict.fromkeys(done.notes))
-        current = done.model
-        if recover is not None:
-            current = recover(current, step)
-            if not isinstance(current, nn.Module):
-                raise InputError(call, f"recover returned a {type(current).__name__}", "Return the network")
+        current = done.model if recover is None else _recovered(asked, done.model, step)
     return Compressed(current, tuple(changes), tuple(notes))
 
 
-def _checked(
-    call: str,
-    model: object,
-    ratio: object,
-    budget: Budget | None,
-    importance: Saliency,
-    scope: str,
-    per: Cost | None,
-    keep: Sequence[str],
-    exact: bool,
-    units: Units,
-    multiple: object,
-    min_width: object,
-    steps: object,
-    seed: int,
-) -> _Plan:
-    if not isinstance(model, nn.Module):
-        raise ModelError(call, f"model is a {type(model).__name__}", "Give a torch.nn.Module")
-    if (ratio is None) == (budget is None):
+def _recovered(asked: Asked, model: nn.Module, step: int) -> nn.Module:
+    assert asked.recover is not None
+    due = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    trained = asked.recover(model, step)
+    if not isinstance(trained, nn.Module):
+        raise InputError(asked.call, f"recover returned a {type(trained).__name__}", "Return the network")
+    if {name: tuple(tensor.shape) for name, tensor in trained.state_dict().items()} != due:
         raise InputError(
-            call, "it needs a ratio or a budget, and one of them", "Give ratio=0.5 or budget=Budget(macs=0.5)"
+            asked.call,
+            f"recover returned a network of other shapes than it was given at step {step}",
+            "Train the network that is given, and return it",
         )
-    if ratio is not None and (
-        isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 <= ratio < 1
-    ):
-        raise InputError(
-            call, f"ratio is {ratio!r}, not a fraction with 0 <= ratio < 1", "Give the fraction to remove"
-        )
-    check_method(call, importance, SALIENCIES)
-    choices = (
-        (scope, ("group", "global")),
-        (per, (None, "parameters", "bytes", "macs")),
-        (units, ("heads", "head width")),
-    )
-    for value, allowed in choices:
-        if value not in allowed:
-            raise InputError(call, f"{value!r} is none of {allowed}", "Choose one of them")
-    for name, number in (("multiple", multiple), ("min_width", min_width), ("steps", steps)):
-        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-            raise InputError(call, f"{name} is {number!r}", "Give a whole number from 1")
-    assert isinstance(multiple, int)
-    assert isinstance(min_width, int)
-    check_paths(call, model, keep)
-    return _Plan(
-        call, ratio, limit_of(call, budget), budget.measure if budget else None, importance, scope == "global",
-        per, tuple(keep), exact, units, multiple, min_width, seed,
-    )  # fmt: skip
+    return trained
 
 
-def _in_numbers(plan: _Plan, traced: Traced, found: Survey, model: nn.Module) -> _Plan:
-    """The plan with a budget that is a share of what the network costs now turned into a number."""
-    if plan.budget is None or plan.measure is not None or plan.budget[1] >= 1:
-        return plan
-    cost, share = plan.budget
-    return replace(plan, budget=(cost, share * _now(plan, traced, found, model)))
+def _in_numbers(asked: Asked, traced: Traced, found: Survey, model: nn.Module) -> Asked:
+    """The same with a limit that is a share of what the network costs now turned into a number."""
+    if asked.limit is None or asked.measure is not None or asked.limit[1] >= 1:
+        return asked
+    cost, share = asked.limit
+    return replace(asked, limit=(cost, share * _now(asked, traced, found, model)))
 
 
-def _now(plan: _Plan, traced: Traced, found: Survey, model: nn.Module) -> float:
-    assert plan.budget is not None
-    if plan.measure is not None:
-        return plan.measure(model)
-    return costing(traced, found, model, plan.budget[0])(removed_labels(found, {}))  # type: ignore[arg-type]
+def _now(asked: Asked, traced: Traced, found: Survey, model: nn.Module) -> float:
+    assert asked.limit is not None
+    if asked.measure is not None:
+        return measured(asked.call, asked.measure, model)
+    return costing(traced, found, model, asked.limit[0])(removed_labels(found, {}))  # type: ignore[arg-type]
 
 
-def _goal(plan: _Plan, traced: Traced, found: Survey, model: nn.Module, left: int, steps: int) -> _Plan:
-    """What this step has to reach with ``left`` to go: the same factor each, so that the last ends at the goal."""
-    if plan.ratio is not None:
-        return replace(plan, ratio=1 - (1 - plan.ratio) ** (1 / steps))
-    if left == 1 or plan.budget is None:
-        return plan
-    cost, most = plan.budget
-    now = _now(plan, traced, found, model)
-    return replace(plan, budget=(cost, now * min(most / now, 1.0) ** (1 / left)))
+def _goal(asked: Asked, traced: Traced, found: Survey, model: nn.Module, step: int) -> Asked:
+    """What there has to be left after this step: the same factor each, so that the last ends at the goal."""
+    if asked.ratio is not None:
+        return replace(asked, ratio=1 - (1 - asked.ratio) ** (step / asked.steps))
+    if step == asked.steps or asked.limit is None:
+        return asked
+    cost, most = asked.limit
+    now = _now(asked, traced, found, model)
+    return replace(asked, limit=(cost, now * min(most / now, 1.0) ** (1 / (asked.steps - step + 1))))
 
 
-def _evidence(
-    plan: _Plan,
-    traced: Traced,
-    found: Survey,
-    model: nn.Module,
-    calibration: tuple[Tensor, ...] | None,
-    losses: Sequence[Loss],
-) -> Evidence:
-    if plan.importance in OF_THE_LOSS:
-        return gradients(plan.call, model, losses)
-    if plan.importance in OF_ACTIVATIONS:
-        return activities(plan.call, traced, found, model, calibration)
+def _evidence(asked: Asked, traced: Traced, found: Survey, model: nn.Module) -> Evidence:
+    if asked.importance in OF_THE_LOSS:
+        return gradients(asked.call, model, asked.losses)
+    if asked.importance in OF_ACTIVATIONS:
+        return activities(asked.call, traced, found, model, asked.calibration)
     return Evidence()
 
 
-def _step(plan: _Plan, traced: Traced, found: Survey, model: nn.Module, evidence: Evidence) -> Compressed:
-    notes = [note(layer, fence, model) for layer, fence in found.left.items()]
+def _step(
+    asked: Asked, traced: Traced, found: Survey, model: nn.Module, whole: Mapping[tuple[str, ...], int]
+) -> Compressed:
+    """One cut to the goal of ``asked``; under a limit it is chosen again without the groups that had to be given
+    back, as long as there are any."""
+    evidence = _evidence(asked, traced, found, model)
+    fenced = [note(layer, fence, model) for layer, fence in found.left.items()]
+    back: list[Note] = []
+    while True:
+        stuck = [each.layer for each in back if each.layer is not None]
+        blocks, notes = _blocks_of_all(asked, traced, found, model, evidence, stuck)
+        if not blocks:
+            reasons = (
+                "; ".join(each.text for each in (*fenced, *back, *notes)) or "it has no layer with neurons"
+            )
+            raise ModelError(
+                asked.call, f"nothing can leave ({reasons})", "Quantize it, or prune single weights"
+            )
+        cuts = _chosen(asked, traced, found, model, blocks, whole, back)
+        for number in cuts:
+            group = found.groups[number]
+            if group.norms:
+                text = f"{', '.join(group.producers)}: {group.norms[0]} now runs over fewer units, so the others differ"
+                notes.append(Note("TP304", "note", group.producers[0], text))
+        outcome = operate(model, [Cut(found.groups[n], gone) for n, gone in cuts.items()], traced, found)
+        again = [each for each in outcome.notes if each.code == "TP302"]
+        if asked.limit is None or not again:
+            return Compressed(outcome.model, outcome.changes, (*fenced, *notes, *back, *outcome.notes))
+        back += again
+
+
+def _blocks_of_all(
+    asked: Asked, traced: Traced, found: Survey, model: nn.Module, evidence: Evidence, stuck: Sequence[str]
+) -> tuple[list[list[Block]], list[Note]]:
+    """What can leave each group but those of the layers that are ``stuck``, and a note for each that keeps all."""
+    notes: list[Note] = []
     blocks: list[list[Block]] = []
-    cost = None if plan.per is None else costing(traced, found, model, plan.per)
+    cost = None if asked.per is None else costing(traced, found, model, asked.per)
     for number, group in enumerate(found.groups):
-        held = held_by(group.producers, plan.keep)
+        if group.producers[0] in stuck:
+            continue
+        held = held_by(group.producers, asked.keep)
         if held is not None:
             text = f"{', '.join(group.producers)}: all units are kept as asked (keep={held!r})"
             notes.append(Note("TP303", "note", group.producers[0], text))
             continue
-        own = _blocks(plan, found, model, evidence, number, cost)
+        own = _blocks(asked, found, model, evidence, number, cost)
         if own:
             blocks.append(own)
         else:
             text = f"{group.producers[0]} keeps its {group.width} units: fewer than one step can leave"
             notes.append(Note("TP303", "note", group.producers[0], text))
-    if not blocks:
-        reasons = "; ".join(each.text for each in notes) or "it has no layer with neurons"
-        raise ModelError(plan.call, f"nothing can leave ({reasons})", "Quantize it, or prune single weights")
-    cuts = _chosen(plan, traced, found, model, blocks)
-    for number in cuts:
-        group = found.groups[number]
-        if group.norms:
-            text = f"{', '.join(group.producers)}: {group.norms[0]} now runs over fewer units, so the others differ"
-            notes.append(Note("TP304", "note", group.producers[0], text))
-    outcome = operate(model, [Cut(found.groups[n], gone) for n, gone in cuts.items()], traced, found)
-    return Compressed(outcome.model, outcome.changes, (*notes, *outcome.notes))
+    return blocks, notes
 
 
 def _blocks(
-    plan: _Plan, found: Survey, model: nn.Module, evidence: Evidence, number: int, cost: Costing | None
+    asked: Asked, found: Survey, model: nn.Module, evidence: Evidence, number: int, cost: Costing | None
 ) -> list[Block]:
     group = found.groups[number]
-    scores = score_units(model, group, number, plan.importance, evidence, plan.seed)
-    if plan.importance not in OF_THE_LOSS and float(scores.mean()) > 0:
+    scores = score_units(model, group, number, asked.importance, evidence, asked.seed)
+    if asked.importance not in OF_THE_LOSS and float(scores.mean()) > 0:
         scores = scores / scores.mean()
     price = 1.0
     if cost is not None:
         nothing, one = (cost(removed_labels(found, cut)) for cut in ({}, {number: (0,)}))
         price = max(nothing - one, 1) / max(nothing, 1)
-    return blocks_of(number, group, scores, multiple=plan.multiple, min_width=plan.min_width, price=price)
+    return blocks_of(number, group, scores, multiple=asked.multiple, min_width=asked.min_width, price=price)
 
 
 def _chosen(
-    plan: _Plan, traced: Traced, found: Survey, model: nn.Module, blocks: Sequence[Sequence[Block]]
+    asked: Asked,
+    traced: Traced,
+    found: Survey,
+    model: nn.Module,
+    blocks: Sequence[Sequence[Block]],
+    whole: Mapping[tuple[str, ...], int],
+    back: Sequence[Note],
 ) -> Cuts:
-    widths = [found.groups[own[0].group].width for own in blocks]
-    if plan.ratio is not None:
-        return (by_rank if plan.together else by_share)(blocks, widths, plan.ratio)
-    assert plan.budget is not None
-    cost, most = plan.budget
-    if plan.measure is not None:
-        measure = plan.measure
+    if asked.ratio is not None:
+        groups = [found.groups[own[0].group] for own in blocks]
+        full = [whole.get(group.producers, group.width) for group in groups]
+        left = [group.width for group in groups]
+        if asked.together:
+            return by_rank(blocks, round(asked.ratio * sum(full)) - (sum(full) - sum(left)))
+        pairs = zip(full, left, strict=True)
+        return by_share(blocks, [round(asked.ratio * width) - (width - now) for width, now in pairs])
+    assert asked.limit is not None
+    cost, most = asked.limit
+    if asked.measure is not None:
+        measure = asked.measure
 
         def of(cuts: Cuts) -> float:
-            return measure(cut_out(model, [Cut(found.groups[n], gone) for n, gone in cuts.items()]))
+            tried = cut_out(model, [Cut(found.groups[n], gone) for n, gone in cuts.items()])
+            return measured(asked.call, measure, tried)
     else:
         counted = costing(traced, found, model, cost)  # type: ignore[arg-type]
 
@@ -296,12 +283,13 @@ def _chosen(
 
     if of({}) <= most:
         return {}
-    cuts = by_budget(blocks, of, most, give_back=plan.measure is None)
+    cuts = by_budget(blocks, of, most, give_back=asked.measure is None)
     if cuts is None:
         least = of(cuts_of([block for own in blocks for block in own]))
+        stuck = "".join(f"; {each.text}" for each in back)
         raise ModelError(
-            plan.call,
-            f"{cost} cannot fall to {most:.6g}: with every unit gone that may leave they are {least:.6g}",
+            asked.call,
+            f"{cost} cannot fall to {most:.6g}: with every unit gone that may leave they are {least:.6g}{stuck}",
             "Allow more, keep fewer layers, or lower multiple and min_width",
         )
     return cuts
