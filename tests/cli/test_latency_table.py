@@ -39,18 +39,18 @@ def folder(tmp_path):
 
 
 def test_it_writes_the_table_and_says_what_it_found(folder):
-    ran = run(folder, "--task", "task.py", "--seconds", "0.02")
+    ran = run(folder, "task.py", "--seconds", "0.02")
     assert ran.returncode == 0, ran.stderr
     table = read_latency_table(folder / "runs" / "mine-latency.json")
     assert [row.layers for row in table.layers] == [("0",), ("2",)]
     assert "Linear (0), outputs:" in ran.stdout
     assert "multiple" in ran.stdout.splitlines()[-3]
     assert str(table.machine.cpu) in ran.stdout
-    ran = run(folder, "--task", "task.py", "--seconds", "0.02", "--json", "--out", "t.json")
+    ran = run(folder, "task.py", "--seconds", "0.02", "--json", "--out", "t.json")
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout == (folder / "t.json").read_text()
 
 
-@pytest.mark.parametrize("words", [[], ["--task", "nothing"], ["--task", "task.py", "--seconds", "0"]])
+@pytest.mark.parametrize("words", [[], ["nothing"], ["task.py", "--seconds", "0"]])
 def test_wrong_usage_is_refused(folder, words):
     assert run(folder, *words).returncode == 2

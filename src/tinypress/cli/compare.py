@@ -60,5 +60,5 @@ def compare(
             fresh=fresh,
             progress=progress,
         )
-    show_receipt(receipt, folder, as_json)
+    show_receipt(receipt, folder, as_json, task)
     return 0

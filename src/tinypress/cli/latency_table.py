@@ -9,16 +9,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from tinypress.cli.options import AsJson, LatencyThreads, Seed, use_threads, watched
+from tinypress.cli.options import AsJson, LatencyThreads, Seed, TaskSpec, use_threads, watched
 from tinypress.measure.latency_table import LatencyTable, between, preferred_multiple, write_latency_table
 from tinypress.measure.layer_latency import measure_layers
 from tinypress.tasks.find import find_task
 
 
 def latency_table(
-    task: Annotated[
-        str, typer.Option(help="A built-in task, task.py, task.py:attribute or module:attribute.")
-    ],
+    task: TaskSpec,
     out: Annotated[
         Path | None, typer.Option("--out", help="File \\[default: runs/TASK-latency.json].")
     ] = None,

@@ -50,5 +50,5 @@ def measure(
         )
     if not as_json:
         Console().print(layer_table(receipt.baseline, receipt.baseline))
-    show_receipt(receipt, folder, as_json)
+    show_receipt(receipt, folder, as_json, task)
     return 0

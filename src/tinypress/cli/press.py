@@ -29,12 +29,12 @@ A recipe file in TOML:
 
     name = "small"
     ship = ["onnx"]
-    [[steps]]
+    [\\[steps]]
     technique = "shrink"
     ratio = 0.5
-    [[steps]]
+    [\\[steps]]
     technique = "distill"
-    [[steps]]
+    [\\[steps]]
     technique = "quantize"
 """
 
@@ -75,7 +75,7 @@ def press(
             fresh=fresh,
             progress=progress,
         )
-    show_receipt(receipt, folder, as_json)
+    show_receipt(receipt, folder, as_json, task)
     return 0
 
 

@@ -10,8 +10,8 @@ from tinypress.receipt import Receipt
 from tinypress.report import findings_text, summary_table, write_page
 
 
-def show_receipt(receipt: Receipt, folder: Path, as_json: bool) -> None:
-    """Write the run's page and print the receipt."""
+def show_receipt(receipt: Receipt, folder: Path, as_json: bool, task: str | None = None) -> None:
+    """Write the run's page and print the receipt; ``task`` is how the user named it."""
     page = folder / "report.html"
     write_page(receipt, page)
     if as_json:
@@ -23,4 +23,5 @@ def show_receipt(receipt: Receipt, folder: Path, as_json: bool) -> None:
     console.print(summary_table(receipt))
     console.print(findings_text(receipt))
     console.print(f"\nThe files that ship are in {folder / 'artifacts'}, the page is {page}", soft_wrap=True)
-    console.print(f"Check it: tinypress verify {folder}", soft_wrap=True)
+    own = f" --task {task}" if task is not None and task != receipt.task else ""
+    console.print(f"Check it: tinypress verify {folder}{own}", soft_wrap=True)

@@ -184,7 +184,7 @@ def read_latency_table(path: Path) -> LatencyTable:
         ArtifactError: the file is missing, no plain file, too large, or not such a table; the text names the field.
     """
     call = f"read_latency_table({path.name!r})"
-    remedy = "Measure it again: tinypress latency-table --task TASK"
+    remedy = "Measure it again: tinypress latency-table TASK"
     try:
         if not path.is_file():
             raise ArtifactError(call, "there is no such file", remedy)

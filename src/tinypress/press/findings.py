@@ -48,12 +48,16 @@ def slower(seen: Seen) -> str | None:
     if latency is None or latency.ratio_to_baseline.low <= 1 or seen.candidate.role == "baseline":
         return None
     ratio = latency.ratio_to_baseline
-    return f"it takes {ratio.value:.2f}x the baseline's time [{ratio.low:.2f}, {ratio.high:.2f}]"
+    here, there = seen.candidate.artifact.runtime, seen.baseline.artifact.runtime
+    between = f", in {here}, where the baseline runs in {there}" if here != there else ""
+    return f"it takes {ratio.value:.2f}x the baseline's time [{ratio.low:.2f}, {ratio.high:.2f}]{between}"
 
 
 def time_lags_macs(seen: Seen) -> str | None:
     latency, baseline = seen.candidate.latency_ms, seen.baseline
     if latency is None or not seen.candidate.macs or not baseline.macs:
+        return None
+    if seen.candidate.artifact.runtime != baseline.artifact.runtime:  # then it is the runtime that differs
         return None
     macs = seen.candidate.macs / baseline.macs
     if macs > 0.8 or latency.ratio_to_baseline.low < 1.5 * macs:

@@ -47,7 +47,7 @@ def explain(error: ValidationError) -> tuple[str, str]:
     if isinstance(inner, RecipeError):  # of a step or recipe inside
         return f"{place}: {inner.problem}", inner.remedy
     given = first.get("input")
-    problem = f"{place}: {first['msg']} (got {short(given)})"
+    problem = f"{place}: {first['msg'].removeprefix('Value error, ')} (got {short(given)})"
     if first["type"] == "literal_error" and isinstance(given, str):
         return problem, nearest(given, re.findall("'([^']+)'", str(first.get("ctx", {}).get("expected"))))
     return problem, "Correct the recipe"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from torch import nn
@@ -29,7 +29,7 @@ class Budget:
     bytes: float | None = None
     macs: float | None = None
     latency_ms: float | None = None
-    measure: Callable[[nn.Module], float] | None = None
+    measure: Callable[[nn.Module], float] | None = field(default=None, repr=False)
 
 
 def limit_of(call: str, budget: Budget | None) -> Limit | None:

@@ -68,18 +68,18 @@ def gradients(call: str, model: nn.Module, losses: Sequence[Loss]) -> Evidence:
             raise ModelError(
                 call, f"a loss failed ({type(error).__name__}: {error})", "Give losses that take the network"
             ) from error
-        if isinstance(value, Tensor) and not value.requires_grad:
-            raise ModelError(
-                call,
-                "a loss hangs on no parameter of the network",
-                "Compute it from the outputs of the network",
-            )
         if not isinstance(value, Tensor) or value.numel() != 1 or not bool(torch.isfinite(value)):
             shown = value if not isinstance(value, Tensor) or value.numel() == 1 else tuple(value.shape)
             raise ModelError(
                 call,
                 f"a loss is {shown}, not one finite number",
                 "Give losses that are means over a batch",
+            )
+        if not value.requires_grad:
+            raise ModelError(
+                call,
+                "a loss hangs on no parameter of the network",
+                "Compute it from the outputs of the network",
             )
         found = torch.autograd.grad(value, list(named.values()), allow_unused=True)
         for (name, _), each in zip(named.items(), found, strict=True):

@@ -200,6 +200,9 @@ def _step(
                 asked.call, f"nothing can leave ({reasons})", "Quantize it, or prune single weights"
             )
         cuts = _chosen(asked, traced, found, model, blocks, whole, back)
+        if asked.limit is not None and not cuts:
+            text = f"nothing has to leave: the budget of {asked.limit[1]:.6g} {asked.limit[0]} is met already"
+            notes.append(Note("TP307", "note", None, text))
         for number in cuts:
             group = found.groups[number]
             if group.norms:
@@ -289,7 +292,7 @@ def _chosen(
         stuck = "".join(f"; {each.text}" for each in back)
         raise ModelError(
             asked.call,
-            f"{cost} cannot fall to {most:.6g}: with every unit gone that may leave they are {least:.6g}{stuck}",
+            f"{cost} cannot fall to {most:.6g}: with every unit gone that may leave it is {least:.6g}{stuck}",
             "Allow more, keep fewer layers, or lower multiple and min_width",
         )
     return cuts
