@@ -46,6 +46,10 @@ def test_it_writes_the_table_and_says_what_it_found(folder):
     assert "Linear (0), outputs:" in ran.stdout
     assert "multiple" in ran.stdout.splitlines()[-3]
     assert str(table.machine.cpu) in ran.stdout
+
+
+@pytest.mark.slow
+def test_json_is_the_file(folder):
     ran = run(folder, "task.py", "--seconds", "0.02", "--json", "--out", "t.json")
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout == (folder / "t.json").read_text()

@@ -154,6 +154,7 @@ def test_what_is_kept_and_its_multiple_are_respected():
     assert all(layer.out_features % 8 == 0 for layer in [model.stem, *(block.up for block in model.blocks)])
 
 
+@pytest.mark.slow
 def test_latency_is_predicted_by_the_table_and_measured_beside_the_whole_network():
     times = table()
     found = search_architecture(

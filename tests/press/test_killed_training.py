@@ -30,6 +30,7 @@ SCRIPT = f"""
 import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job begins with it ignored
 import torch
 torch.set_num_threads(1)
 from press.small import small_task

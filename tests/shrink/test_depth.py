@@ -32,7 +32,12 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("depth")
 
 
-@pytest.mark.parametrize("name", LAYERS)
+# one of each way to leave and of each kind of list: `make test-all` tries the rest
+FEW = ("ResNet-18", "ConvNeXt", "DistilBERT", "GPT-2")
+TRIED = [pytest.param(name, marks=() if name in FEW else pytest.mark.slow) for name in LAYERS]
+
+
+@pytest.mark.parametrize("name", TRIED)
 def test_a_network_without_a_layer_does_all_that_a_network_does(name, folder):
     model, inputs = build(name)
     before = copy.deepcopy(model.state_dict())

@@ -174,6 +174,7 @@ write_sealed(Path(sys.argv[1]) / "final", dict(fitted.model.state_dict()), {{}})
 """
 
 
+@pytest.mark.slow
 def test_sigkill_while_the_checkpoint_is_written(tmp_path: Path) -> None:
     whole = dict(train(ADAMW).state_dict())
     for steps in (4, 7, 5, 1000):

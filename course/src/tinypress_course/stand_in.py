@@ -44,6 +44,8 @@ class QuantizedWeight:
     axis: int | None
     scale: Tensor
     zero_point: Tensor
+    group_size: int | None = None
+    input_scale: Tensor | None = None
 
 
 @dataclass(frozen=True)

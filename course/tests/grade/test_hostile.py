@@ -108,7 +108,7 @@ def test_an_attack_loses_its_own_function_alone(attack, instead, handed_in, modu
     outcomes = judged(instead(ATTACKED, body), handed_in, module, jail, limits)
     assert not outcomes[ATTACKED].keeps
     assert said in outcomes[ATTACKED].text
-    assert [outcomes[name].keeps for name in BESIDE] == [True, True]
+    assert [outcomes[name].keeps for name in BESIDE] == [True, True], [outcomes[n].text for n in BESIDE]
     assert not jail.broken
 
 

@@ -51,10 +51,10 @@ def prints_of(cells: Iterable[Cell], given: Iterable[Cell], rubric: Likeness) ->
 
 def toolkit_prints(rubric: Likeness) -> dict[str, Prints]:
     """The prints of each file of the installed toolkit in which one of its public functions stands, or a neighbour."""
-    files = {Path(source) for name in tinypress.__all__ if (source := _file_of(getattr(tinypress, name)))}
-    folders = {path.parent for path in files}
-    beside = {path for folder in folders for path in folder.glob("*.py") if path.name != "__init__.py"}
+    found = {Path(source) for name in tinypress.__all__ if (source := _file_of(getattr(tinypress, name)))}
     root = Path(inspect.getfile(tinypress)).parent
+    folders = {path.parent for path in found if path.is_relative_to(root)}  # an alias may come from torch
+    beside = {path for folder in folders for path in folder.glob("*.py") if path.name != "__init__.py"}
     return {
         f"tinypress/{path.relative_to(root)}": _prints(path.read_text(encoding="utf-8"), rubric)
         for path in sorted(beside)
