@@ -72,9 +72,14 @@ def renamed(source):
 
 
 def copied(function, given, rules):
-    """The prints of the toolkit's source in the cell of ``function``."""
-    source = renamed(inspect.getsource(getattr(tinypress, function)))
-    return prints_of([Cell("solution", source, function)], given, rules)
+    """The prints of the toolkit's source in the cell of ``function``, with what it calls in its own file."""
+    public = getattr(tinypress, function)
+    source = inspect.getsource(public)
+    neighbours = vars(inspect.getmodule(public)).items()
+    for name, helper in neighbours:
+        if inspect.isfunction(helper) and helper.__module__ == public.__module__ and helper is not public:
+            source += "\n\n" + inspect.getsource(helper) if re.search(rf"\b{name}\(", source) else ""
+    return prints_of([Cell("solution", renamed(source), function)], given, rules)
 
 
 @pytest.mark.parametrize(
