@@ -197,7 +197,7 @@ def test_numpys_numbers_are_numbers() -> None:
         {"ratio": 0.5, "seed": 2**70, "importance": "random"},
         {"ratio": True},
     ],
-    ids=str,
+    ids=lambda settings: "-".join(settings),
 )
 def test_settings_of_another_kind_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(InputError, match="prune_structured"):

@@ -84,7 +84,11 @@ def test_of_two_equal_numbers_the_right_one_follows() -> None:
     assert done.query.out_features == 8
 
 
-@pytest.mark.parametrize("example", [(), (torch.zeros(0, 8),), (torch.zeros(2, 8, device="meta"),)], ids=str)
+@pytest.mark.parametrize(
+    "example",
+    [(), (torch.zeros(0, 8),), (torch.zeros(2, 8, device="meta"),)],
+    ids=["nothing", "no samples", "no values"],
+)
 def test_an_example_without_values_is_refused(example: tuple[Tensor, ...]) -> None:
     with pytest.raises(InputError):
         prune_structured(Scaled(), example, ratio=0.5)
