@@ -148,6 +148,7 @@ def test_a_receipt_that_names_a_file_outside_its_run(finished: Path, tmp_path: P
         verify(run, task())
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_a_run_that_goes_on(tmp_path: Path) -> None:
     """The command is interrupted while it works; the same command ends with a receipt that verifies."""
     module = tmp_path / "slow.py"

@@ -98,6 +98,7 @@ def test_a_machine_that_slows_down_leaves_the_ratio():
     assert ratio.high - ratio.low < 0.1
 
 
+@pytest.mark.slow
 def test_noise_is_covered_and_not_averaged_in():
     covered = 0
     for seed in range(20):

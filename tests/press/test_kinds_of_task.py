@@ -144,7 +144,7 @@ SLOW = pytest.mark.slow
 
 @pytest.mark.parametrize(
     "make",
-    [pytest.param(regression, marks=SLOW), embeddings, pytest.param(own_metric, marks=SLOW)],
+    [pytest.param(make, marks=SLOW) for make in (regression, embeddings, own_metric)],
     ids=lambda make: make.__name__,
 )
 def test_it_goes_through_every_standard_recipe(make: Any, tmp_path: Path) -> None:
