@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from tinypress.graph import Traced
-from tinypress.layers import set_width
+from tinypress.layers import attributes_of, set_width
+from tinypress.layers.widths import has_widths
 from tinypress.shrink.groups import Survey
 
 Role = tuple[str, int]
@@ -112,6 +113,8 @@ def _numbers(model: nn.Module, sizes: Sizes) -> Iterator[_Number]:
         known = sizes.get(path, {})
         for name, value in list(vars(layer).items()):
             if type(value) is not int or name.startswith("_"):
+                continue
+            if has_widths(layer) and name in attributes_of(layer):  # its tensors say these
                 continue
             then = {role: after for role, (before, after) in known.items() if before == value}
             if any(after != value for after in then.values()):
