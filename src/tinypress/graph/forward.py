@@ -33,9 +33,8 @@ def forward_eval(model: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
     model.eval()
     try:
         with torch.no_grad():
-            return model(
-                *(x.clone() for x in inputs)
-            )  # a forward() that writes into them keeps its hands off
+            # copies, because a forward() may write into what it is given
+            return model(*(x.clone() for x in inputs))
     finally:
         for module, flag in training:
             module.training = flag
@@ -58,15 +57,9 @@ def check_example(call: str, model: nn.Module, example_inputs: object) -> tuple[
             f"example_inputs is {_kind(example_inputs)}, not a tuple of tensors",
             "Give one tensor per argument of forward(), such as (x,)",
         )
-    empty = [describe((x,)) for x in example_inputs if x.dim() and not x.numel()]
-    if empty or any(x.is_meta for x in (*example_inputs, *model.parameters(), *model.buffers())):
-        raise InputError(
-            call,
-            f"an example of shape {empty[0]} holds nothing"
-            if empty
-            else "a tensor has no values (device meta)",
-            "Give one or more real samples, and a network that is loaded",
-        )
+    problem = _without_values(model, tuple(example_inputs))
+    if problem is not None:
+        raise InputError(call, problem, "Give one or more real samples, and a network that is loaded")
     shapes = describe(tuple(example_inputs))
     try:
         outputs = tensors_of(forward_eval(model, tuple(example_inputs)))
@@ -82,6 +75,15 @@ def check_example(call: str, model: nn.Module, example_inputs: object) -> tuple[
     if any(x.is_floating_point() and bool(torch.isnan(x).any()) for x in outputs):
         raise ModelError(call, *_nan_source(model, shapes))
     return outputs
+
+
+def _without_values(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> str | None:
+    for x in example_inputs:
+        if x.dim() and not x.numel():
+            return f"an example of shape {describe((x,))} holds nothing"
+    if any(x.is_meta for x in (*example_inputs, *model.parameters(), *model.buffers())):
+        return "a tensor has no values (device meta)"
+    return None
 
 
 def _kind(example_inputs: object) -> str:

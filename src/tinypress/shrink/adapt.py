@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from tinypress.graph import Traced
-from tinypress.layers import attributes_of, set_width
-from tinypress.layers.widths import has_widths
+from tinypress.layers import attributes_of, has_widths, set_width
 from tinypress.shrink.groups import Survey
 
 Role = tuple[str, int]

@@ -34,7 +34,7 @@ def fit_configs(
     has to, since a number may change that and no shape.
     """
     notes = []
-    for path, layer in _networks(after):
+    for path, layer in networks_of_configs(after):
         due = _shapes(layer)
         if due == _shapes(before.get_submodule(path)):
             continue
@@ -58,7 +58,7 @@ def configs_without_pairs(before: nn.Module, after: nn.Module) -> tuple[Note, ..
     """A note (TP306) for each network with a config in which layers became two: no config says that."""
     return tuple(
         _unsaid(path, layer, "two layers in the place of one")
-        for path, layer in _networks(after)
+        for path, layer in networks_of_configs(after)
         if _shapes(layer) != _shapes(before.get_submodule(path))
     )
 
@@ -71,7 +71,7 @@ def _unsaid(path: str, layer: nn.Module, what: str) -> Note:
     return Note("TP306", "note", path or None, text)
 
 
-def _networks(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+def networks_of_configs(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """The outermost modules that were built from a config."""
     seen: list[str] = []
     for path, layer in model.named_modules():
@@ -137,7 +137,7 @@ def _needed(
 
     def fits(tried: Mapping[str, int]) -> bool:
         built = _built(model.get_submodule(path), tried)
-        return built is not None and _shapes(built) == due and right(_opened(model, path, tried))
+        return built is not None and _shapes(built) == due and right(_opened(model, path, built))
 
     others = ({**said, name: value} for name, values in options.items() for value in values)
     found = next((tried for tried in itertools.chain([said], others) if fits(tried)), None)
@@ -151,11 +151,9 @@ def _needed(
     return changed
 
 
-def _opened(model: nn.Module, path: str, numbers: Mapping[str, int]) -> nn.Module:
-    """``model`` with the network at ``path`` as from_pretrained() would open it."""
+def _opened(model: nn.Module, path: str, built: nn.Module) -> nn.Module:
+    """``model`` with ``built``, filled, in the place of the network at ``path``: as from_pretrained() would open it."""
     layer = model.get_submodule(path)
-    built = _built(layer, numbers)
-    assert built is not None
     values = {**dict(layer.named_parameters(remove_duplicate=False)), **dict(layer.named_buffers())}
     for name, module in built.named_modules():
         for store in (module._parameters, module._buffers):

@@ -23,7 +23,7 @@ from tinypress.layers import (
     width_of,
 )
 from tinypress.shrink.adapt import adapt, said, sizes_by_module
-from tinypress.shrink.config import fit_configs
+from tinypress.shrink.config import fit_configs, networks_of_configs
 from tinypress.shrink.groups import Group, Survey
 from tinypress.shrink.reference import masked_outputs, removed_labels
 
@@ -86,6 +86,8 @@ def _with_configs(
     notes: tuple[Note, ...],
 ) -> Outcome:
     """The outcome, once the configs of the networks in it say their widths where they can."""
+    if not any(True for _ in networks_of_configs(smaller)):
+        return Outcome(smaller, changes_between(model, smaller), notes)
     due = tensors_of(forward_eval(smaller, traced.example))
     sizes = sizes_by_module(traced, found, _gone(found, cuts))
     more = fit_configs(
