@@ -23,7 +23,8 @@ from tinypress.press.step import Structured
 from tinypress.runtimes.onnx import open_onnx
 from tinypress.task import Task
 from tinypress.tasks.find import find_task
-from tinypress.train.loop import Schedule, fit, silent, supervised
+from tinypress.train.loop import fit, silent, supervised
+from tinypress.train.recovery import task_schedule
 
 
 def measure(names: tuple[str, ...], share: float, seeds: int) -> dict[str, Any]:
@@ -75,14 +76,7 @@ def _untrained(task: Task, like: nn.Module, seed: int) -> nn.Module:
 def _trained(model: nn.Module, task: Task, epochs: int, seed: int, *, scratch: bool) -> nn.Module:
     assert task.train is not None
     assert task.loss is not None
-    training = task.training
-    schedule = Schedule(
-        epochs=epochs,
-        learning_rate=training.learning_rate if scratch else training.recovery_learning_rate,
-        batch_size=training.batch_size,
-        weight_decay=training.weight_decay,
-        seed=seed,
-    )
+    schedule = task_schedule(task.training, epochs, seed, from_scratch=scratch)
     return fit(model, task.train, task.validation, supervised(task.loss), schedule).model
 
 

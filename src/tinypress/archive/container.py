@@ -19,6 +19,7 @@ import safetensors.numpy
 from pydantic import ValidationError
 
 from tinypress.archive.plan import FORMAT, Plan, StoredTensor
+from tinypress.archive.tensors_file import unique_keys
 from tinypress.errors import ArtifactError
 
 DAMAGED = "Copy the file again, or write it again with the command that made it"
@@ -148,18 +149,11 @@ def first_problem(error: ValidationError) -> str:
 
 def _json(text: bytes | str, what: str, call: str) -> Any:
     try:
-        return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+        return json.loads(text, object_pairs_hook=unique_keys, parse_constant=_refuse_constant)
     except RecursionError as error:
         raise ArtifactError(call, f"{what} is nested too deep", DAMAGED) from error
     except ValueError as error:
         raise ArtifactError(call, f"{what} is not valid JSON ({error})", DAMAGED) from error
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    keys = dict(pairs)
-    if len(keys) != len(pairs):
-        raise ValueError("a key comes twice")
-    return keys
 
 
 def _refuse_constant(name: str) -> Any:

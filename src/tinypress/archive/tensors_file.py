@@ -101,7 +101,7 @@ def read_json(text: bytes | str, what: str, call: str) -> dict[str, Any]:
         ArtifactError: it is no such thing.
     """
     try:
-        value = json.loads(text, object_pairs_hook=_unique)
+        value = json.loads(text, object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as error:
         raise ArtifactError(call, f"{what} is not valid JSON ({str(error)[:80]})", _DAMAGED) from error
     if not isinstance(value, dict):
@@ -109,7 +109,12 @@ def read_json(text: bytes | str, what: str, call: str) -> dict[str, Any]:
     return value
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object of these pairs.
+
+    Raises:
+        ValueError: a key comes twice.
+    """
     keys = dict(pairs)
     if len(keys) != len(pairs):
         raise ValueError("a key comes twice")

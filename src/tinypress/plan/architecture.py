@@ -29,7 +29,8 @@ from tinypress.shrink.budget import Budget
 from tinypress.shrink.importance import check_method
 from tinypress.shrink.saliency import OF_ACTIVATIONS, OF_THE_LOSS, SALIENCIES, Saliency
 from tinypress.task import Task
-from tinypress.train.loop import Progress, Schedule, fit, silent, supervised
+from tinypress.train.loop import Progress, fit, silent, supervised
+from tinypress.train.recovery import task_schedule
 
 Example = tuple[NDArray[np.generic], ...]
 
@@ -187,19 +188,12 @@ class _Search:
         task = self.task
         assert task.train is not None
         assert task.loss is not None
-        schedule = Schedule(
-            epochs=epochs,
-            learning_rate=task.training.recovery_learning_rate,
-            batch_size=task.training.batch_size,
-            weight_decay=task.training.weight_decay,
-            seed=self.seed if seed is None else seed,
-        )
         fitted = fit(
             model,
             task.train,
             task.validation,
             supervised(task.loss),
-            schedule,
+            task_schedule(task.training, epochs, self.seed if seed is None else seed),
             progress=self.progress,
             what=what,
         )

@@ -21,7 +21,8 @@ from tinypress.prune import keep_zeros
 from tinypress.runtimes.onnx import open_onnx
 from tinypress.shrink import Budget, factorize_model, prune_structured, remove_layers
 from tinypress.task import Split, Task
-from tinypress.train.loop import Progress, Schedule, fit, supervised
+from tinypress.train.loop import Progress, fit, supervised
+from tinypress.train.recovery import task_schedule
 
 _SAMPLES, _BATCH = 256, 64  # that an importance is worked out on
 
@@ -37,19 +38,12 @@ def structured(step: Structured, before: Compressed, task: Task, seed: int, prog
         assert task.loss is not None
         if number == step.rounds:  # what follows is the recipe's own
             return model
-        schedule = Schedule(
-            epochs=step.epochs,
-            learning_rate=task.training.recovery_learning_rate,
-            batch_size=task.training.batch_size,
-            weight_decay=task.training.weight_decay,
-            seed=seed,
-        )
         fitted = fit(
             model,
             task.train,
             task.validation,
             supervised(task.loss),
-            schedule,
+            task_schedule(task.training, step.epochs, seed),
             after_step=lambda trained_model: keep_zeros(trained_model, before.pruned),
             progress=progress,
             what=f"recovering after cut {number} of {step.rounds}",

@@ -37,6 +37,7 @@ from tinypress.shrink.keep import check_paths
 from tinypress.task import Task
 from tinypress.train.checkpoint import Checkpoint
 from tinypress.train.loop import Progress, Schedule, fit, silent, supervised
+from tinypress.train.recovery import task_schedule
 
 
 @dataclass(frozen=True)
@@ -185,12 +186,8 @@ def _built(step: Student, task: Task) -> nn.Module:
 def _schedule(epochs: int | None, bench: Bench, from_scratch: bool) -> Schedule:
     training = bench.task.training
     usual = training.max_epochs + training.recovery_epochs if from_scratch else training.recovery_epochs
-    return Schedule(
-        epochs=epochs if epochs is not None else usual,
-        learning_rate=training.learning_rate if from_scratch else training.recovery_learning_rate,
-        batch_size=training.batch_size,
-        weight_decay=training.weight_decay,
-        seed=bench.seed,
+    return task_schedule(
+        training, epochs if epochs is not None else usual, bench.seed, from_scratch=from_scratch
     )
 
 
