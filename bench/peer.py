@@ -1,8 +1,9 @@
-"""Torch-Pruning at equal MACs: its group L2 norm, at the smallest ratio whose network costs no more."""
+"""Torch-Pruning by its group L2 norm: at a ratio, or at the smallest whose network has no more MACs than allowed."""
 
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch_pruning
 from torch import Tensor, nn
@@ -21,20 +22,20 @@ def within_macs(model: nn.Module, example: tuple[Tensor, ...], most: float, mult
     low, high = 0.0, 0.95
     for _ in range(12):
         middle = (low + high) / 2
-        cut = _cut(model, example, middle, multiple)
+        cut = pruned(copy.deepcopy(model), example, middle, round_to=multiple)
         low, high = (low, middle) if macs(cut, example) <= most else (middle, high)
-    return _cut(model, example, high, multiple)
+    return pruned(copy.deepcopy(model), example, high, round_to=multiple)
 
 
-def _cut(model: nn.Module, example: tuple[Tensor, ...], ratio: float, multiple: int) -> nn.Module:
-    model = copy.deepcopy(model)
+def pruned(model: nn.Module, example: tuple[Tensor, ...], ratio: float, **settings: Any) -> nn.Module:
+    """``model``, changed in place; its last linear layer keeps its outputs, ``settings`` are the pruner's own."""
     last = [layer for layer in model.modules() if isinstance(layer, nn.Linear)][-1]
     torch_pruning.pruner.BasePruner(
         model,
         example,
         importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
         pruning_ratio=ratio,
-        round_to=multiple,
         ignored_layers=[last],
+        **settings,
     ).step()
     return model

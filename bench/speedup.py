@@ -25,9 +25,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bench.peer import macs
 from tinypress.float_onnx import to_float_onnx
-from tinypress.graph import trace
-from tinypress.measure.compute import count_macs
 from tinypress.measure.latency import interleave
 from tinypress.measure.quality import evaluate, resolve_metric
 from tinypress.measure.verdict import paired_drop
@@ -92,7 +91,7 @@ def _measured(subject: Subject, seconds: float) -> dict[str, Any]:
     baseline = written(model, example)
     original = open_onnx(baseline, threads=1)
     results: dict[str, Any] = {
-        "macs": count_macs(trace(model, (example,))),
+        "macs": macs(model, (example,)),
         "profile_ms": profile(baseline, sample),
         "cut": {},
     }
@@ -111,7 +110,7 @@ def _measured(subject: Subject, seconds: float) -> dict[str, Any]:
         )
         ratio = latency.ratio_to_baseline
         results["cut"][multiple] = {
-            "macs": count_macs(trace(made, (example,))),
+            "macs": macs(made, (example,)),
             "widths": [layer.weight.shape[0] for layer in made.modules() if isinstance(layer, nn.Conv1d | nn.Conv2d)],
             "median_ms": latency.median,
             "low_ms": latency.low,

@@ -13,10 +13,10 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch_pruning
 import transformers
 from torch import Tensor, nn
 
+from bench.peer import pruned
 from bench.timing import interleaved, ratio_spread
 from tinypress.shrink import prune_structured
 
@@ -65,19 +65,9 @@ def _heads(model: nn.Module) -> dict[nn.Module, int]:
 
 def theirs(model: nn.Module, example: Tensor) -> nn.Module:
     """Torch-Pruning on ``model``, which it changes."""
-    last = [layer for layer in model.modules() if isinstance(layer, nn.Linear)][-1]
-    pruner = torch_pruning.pruner.BasePruner(
-        model,
-        example,
-        importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
-        pruning_ratio=0.5,
-        num_heads=_heads(model),
-        prune_num_heads=True,
-        head_pruning_ratio=0.5,
-        ignored_layers=[last],
+    return pruned(
+        model, (example,), 0.5, num_heads=_heads(model), prune_num_heads=True, head_pruning_ratio=0.5
     )
-    pruner.step()
-    return model
 
 
 def ours(model: nn.Module, example: Tensor) -> nn.Module:

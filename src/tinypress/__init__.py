@@ -33,13 +33,13 @@ from tinypress.errors import TinypressError
 from tinypress.facts import Change, Compressed, Note, QuantizedWeight
 from tinypress.measure.latency_table import LatencyTable, preferred_multiple, read_latency_table
 from tinypress.measure.layer_latency import measure_layers
+from tinypress.measure.network_latency import onnx_latency
 from tinypress.measure.weights import CompressionMetrics, ModelSize, ParameterCount
 from tinypress.plan import Searched, search_architecture
 from tinypress.press.compare import compare_compression_techniques, standard_recipes
 from tinypress.press.engine import Engine
 from tinypress.press.pipeline import press
 from tinypress.press.recipe import Recipe
-from tinypress.press.smaller import onnx_latency
 from tinypress.press.verify import verify
 from tinypress.prune import (
     calculate_sparsity,

@@ -10,20 +10,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from onnx import helper
 from torch import Tensor, nn
 
 from tinypress.arguments import is_number, is_whole
 from tinypress.errors import InputError
-from tinypress.float_onnx import to_float_onnx
 from tinypress.measure.latency import ROUNDS, in_turn
 from tinypress.measure.latency_table import LatencyTable, LayerTimes, Multiple, Timing
 from tinypress.measure.layer_onnx import Spec, graph_bytes, layer_onnx, layer_specs
 from tinypress.measure.machine import machine
 from tinypress.measure.multiples import liked_multiple
+from tinypress.measure.network_latency import open_network
 from tinypress.receipt import Latency
-from tinypress.runtimes.onnx import OnnxRunner, open_onnx
+from tinypress.runtimes.onnx import open_onnx
 
 Watch = Callable[[str, int, int], None]
 """Told what is being timed, how many steps are done, and of how many."""
@@ -201,15 +200,3 @@ def _whole(model: nn.Module, example_inputs: tuple[Tensor, ...], pace: _Pace) ->
         rounds=pace.rounds,
     )
     return found[0].median, found[1].median
-
-
-def open_network(
-    model: nn.Module, example_inputs: tuple[Tensor, ...], threads: int
-) -> tuple[OnnxRunner, tuple[NDArray[np.generic], ...]]:
-    """The network in ONNX Runtime, and the first sample of the example.
-
-    Raises:
-        ModelError: it cannot be exported.
-    """
-    data = to_float_onnx(model, example_inputs).SerializeToString()
-    return open_onnx(data, threads), tuple(x[:1].detach().numpy() for x in example_inputs)

@@ -6,24 +6,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tinypress.errors import InputError, ModelError, TaskError
 from tinypress.facts import Change, Compressed, Note
 from tinypress.graph import forward_eval
-from tinypress.measure.latency import interleave
 from tinypress.measure.latency_table import LatencyTable, preferred_multiple
-from tinypress.measure.layer_latency import open_network
+from tinypress.measure.network_latency import beside, open_network
 from tinypress.measure.quality import compute, resolve_metric
 from tinypress.plan.goal import Goal, goal_of
 from tinypress.plan.kept import Rounds, nothing_kept
 from tinypress.plan.netadapt import Pace, Searched, State, adapt_architecture, fingerprint, named
 from tinypress.plan.proposals import Choices
 from tinypress.receipt import Latency
-from tinypress.runtimes.onnx import OnnxRunner
 from tinypress.shrink.asked import check_model
 from tinypress.shrink.budget import Budget
 from tinypress.shrink.importance import check_method
@@ -31,8 +27,6 @@ from tinypress.shrink.saliency import OF_ACTIVATIONS, OF_THE_LOSS, SALIENCIES, S
 from tinypress.task import Task
 from tinypress.train.loop import Progress, fit, silent, supervised
 from tinypress.train.recovery import task_schedule
-
-Example = tuple[NDArray[np.generic], ...]
 
 
 def search_architecture(
@@ -213,9 +207,11 @@ def _to_budget(search: _Search, goal: Goal) -> tuple[State, Latency | None]:
         return state, None
     assert goal.table is not None
     aim = goal
-    whole, example = open_network(search.task.model, search.task.example_inputs, goal.table.machine.threads)
+    threads = goal.table.machine.threads
+    whole, example = open_network(search.task.model, search.task.example_inputs, threads)
     for turn in range(3):
-        measured = _measure(search, state.model, whole, example, goal.table.machine.threads)
+        cut, _ = open_network(state.model, search.task.example_inputs, threads)
+        measured = beside(whole, cut, example, threads)
         over = measured.ratio_to_baseline.value * goal.table.whole_ms / goal.most
         if over <= 1 or turn == 2:
             break
@@ -225,12 +221,6 @@ def _to_budget(search: _Search, goal: Goal) -> tuple[State, Latency | None]:
         except ModelError:  # the least that can be had stays, and its note says what was measured
             break
     return state, measured
-
-
-def _measure(search: _Search, model: nn.Module, whole: OnnxRunner, example: Example, threads: int) -> Latency:
-    """Milliseconds in ONNX Runtime, in turn with the whole network."""
-    cut, _ = open_network(model, search.task.example_inputs, threads)
-    return interleave(lambda: whole.run(example), lambda: cut.run(example), batch=1, threads=threads)
 
 
 def _measured(goal: Goal, measured: Latency) -> Note:

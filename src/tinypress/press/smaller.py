@@ -8,17 +8,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from tinypress.arguments import is_whole
-from tinypress.errors import InputError
 from tinypress.facts import Change, Compressed
-from tinypress.float_onnx import to_float_onnx
-from tinypress.graph import check_example
 from tinypress.layers import stock_path
-from tinypress.measure.latency import alone, interleave
+from tinypress.measure.network_latency import onnx_latency
 from tinypress.press.step import Factorize, Layers, Structured
-from tinypress.protocols import Runner
 from tinypress.prune import keep_zeros
-from tinypress.runtimes.onnx import open_onnx
 from tinypress.shrink import Budget, factorize_model, prune_structured, remove_layers
 from tinypress.task import Split, Task
 from tinypress.train.loop import Progress, fit, supervised
@@ -107,42 +101,6 @@ def shallower(step: Layers, before: Compressed, task: Task, seed: int) -> Compre
 def _stock_name(model: nn.Module, name: str) -> str:
     path, _, leaf = name.rpartition(".")
     return f"{stock_path(model, path)}.{leaf}"
-
-
-def onnx_latency(
-    model: nn.Module, example_inputs: tuple[Tensor, ...], *, threads: int = 1
-) -> Callable[[nn.Module], float]:
-    """How to measure the milliseconds of one sample in ONNX Runtime, for ``Budget(latency_ms=..., measure=...)``.
-
-    Each network is timed in turn with ``model``, and the ratio that comes out is taken of the milliseconds that
-    ``model`` had at the beginning: a machine that becomes slower meanwhile does not make a network slower.
-
-    Args:
-        example_inputs: one tensor [B, ...] per argument of ``forward``; the first sample is what is timed.
-
-    Raises:
-        ModelError: the network cannot be exported.
-    """
-    call = f"onnx_latency({type(model).__name__}, threads={threads!r})"
-    if not is_whole(threads) or threads < 1:
-        raise InputError(call, f"threads is {threads!r}", "Give a whole number from 1")
-    if not isinstance(model, nn.Module):
-        raise InputError(call, f"model is a {type(model).__name__}", "Give a torch.nn.Module")
-    check_example(call, model, example_inputs)
-    example = [x[:1].detach().numpy() for x in example_inputs]
-
-    def opened(network: nn.Module) -> Runner:
-        return open_onnx(to_float_onnx(network, example_inputs).SerializeToString(), threads, outputs=None)
-
-    stock = opened(model)
-    begun = alone(lambda: stock.run(example), batch=1, threads=threads).median
-
-    def measure(network: nn.Module) -> float:
-        runner = opened(network)
-        timed = interleave(lambda: stock.run(example), lambda: runner.run(example), batch=1, threads=threads)
-        return begun * timed.ratio_to_baseline.value
-
-    return measure
 
 
 def _budget(step: Structured, model: nn.Module, task: Task) -> Budget:
