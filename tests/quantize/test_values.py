@@ -11,7 +11,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from tinypress.errors import DataError
+from tinypress.errors import DataError, InputError
 from tinypress.quantize.values import calibrate, observed_names
 from tinypress.task import Split
 
@@ -85,3 +85,16 @@ def test_a_value_that_is_always_zero_has_a_scale_of_one() -> None:
 def test_a_value_that_overflows_is_named() -> None:
     with pytest.raises(DataError, match="'r' became NaN or infinite"):
         calibrate(graph(1e38), WEIGHTS, samples(0.0, 100.0))
+
+
+def test_a_range_is_chosen_for_single_values_by_layer_or_by_value() -> None:
+    x = samples(-2.0, 4.0)
+    usual = calibrate(graph(), WEIGHTS, x)
+    by_layer = calibrate(graph(), WEIGHTS, x, other_ranges={"a.w": "percentile"}, percentile=0.9)
+    by_value = calibrate(graph(), WEIGHTS, x, other_ranges={"r": "percentile"}, percentile=0.9)
+    assert by_layer == by_value  # the kernel of layer a makes r
+    assert {name for name in usual if usual[name] != by_layer[name]} == {"r"}
+    assert by_layer["r"].scale == pytest.approx(1 / 255, rel=0.01)
+    assert calibrate(graph(), WEIGHTS, x, "percentile", {"a.w": "minmax"}, 0.9)["r"] == usual["r"]
+    with pytest.raises(InputError, match=r"'c' makes no value that is quantized.*\['a.w', 'b.w'\]"):
+        calibrate(graph(), WEIGHTS, x, other_ranges={"c": "mse"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Literal
 
 import torch
@@ -12,8 +13,10 @@ from tinypress.facts import Change, Compressed, Note, QuantizedWeight, QuantPlan
 from tinypress.float_onnx import to_float_onnx
 from tinypress.graph import batch_norm_pairs, trace
 from tinypress.protocols import Quantize
+from tinypress.quantize.clipping import SHARE
 from tinypress.quantize.fold import fold_batch_norms
 from tinypress.quantize.layer import dequantize_layer_weights, quantize_layer_weights
+from tinypress.quantize.ranges import Ranges, check_ranges
 from tinypress.quantize.values import calibrate
 from tinypress.task import Split
 
@@ -37,6 +40,10 @@ def quantize_model(
     bits: int = 8,
     scheme: Literal["symmetric", "affine"] = "symmetric",
     per_channel: bool = True,
+    keep: Collection[str] = (),
+    ranges: Ranges = "minmax",
+    other_ranges: Mapping[str, Ranges] | None = None,
+    percentile: float = SHARE,
     quantize: Quantize = quantize_layer_weights,
 ) -> Compressed:
     """Quantize the weights of every Linear and Conv layer and, with ``calibration``, the activations between them.
@@ -48,8 +55,13 @@ def quantize_model(
         calibration: samples like those the network will see; ``None`` quantizes the weights alone.
         bits: 2 to 8 for each weight; activations are calibrated for 8-bit symmetric weights only, which is
             what integer kernels take.
+        keep: names of layers that stay float.
+        ranges: how the range of an activation is chosen: ``minmax``, ``moving``, ``percentile``, ``mse``, ``entropy``.
+        other_ranges: another way for single activations, by the name of the layer that makes it, or of its value.
+        percentile: the share of the numbers that ``percentile`` keeps inside at each end.
 
     Raises:
+        InputError: a setting out of range, a name that is no such layer, or a network that is quantized already.
         ModelError: no layer can be quantized, the network cannot be traced, or ``quantize`` broke a weight.
         DataError: the calibration samples are constant.
     """
@@ -57,6 +69,11 @@ def quantize_model(
     call = f"quantize_model({type(before.model).__name__}, bits={bits!r}, scheme={scheme!r})"
     if before.plan is not None:
         raise InputError(call, "the network is quantized already", "Quantize once, as the last step")
+    others = dict(other_ranges or {})
+    check_ranges(call, (ranges, *others.values()), percentile)
+    if others and calibration is None:
+        raise InputError(call, "other_ranges are for activations", "Give calibration samples")
+    kept = _kept(call, before.model, keep)
     if calibration is not None:
         _check_calibration(call, calibration)
     folded = fold_batch_norms(before.model, batch_norm_pairs(trace(before.model, example_inputs)))
@@ -68,15 +85,18 @@ def quantize_model(
             notes.append(Note("TP201", "warning", name, text))
         if not isinstance(layer, _QUANTIZED):
             continue
+        if name in kept:
+            notes.append(Note("TP204", "note", name, "it keeps its float weights, as asked"))
+            continue
         packed = quantize(layer, bits, scheme=scheme, per_channel=per_channel)
         _put(call, name, layer, packed)
         weights[f"{name}.weight"] = packed
         changes.append(Change(name, "bits", 8 * layer.weight.element_size(), packed.bits))
     if not weights:
-        raise ModelError(call, "there is no Linear or Conv layer", "Name another technique")
+        raise ModelError(call, "there is no Linear or Conv layer left to quantize", "Name another technique")
     integers = bits == 8 and scheme == "symmetric" and calibration is not None
     values = (
-        calibrate(to_float_onnx(folded, example_inputs), weights, calibration)
+        calibrate(to_float_onnx(folded, example_inputs), weights, calibration, ranges, others, percentile)
         if integers and calibration is not None
         else {}
     )
@@ -97,6 +117,22 @@ def _put(
             "Check the quantize function of the engine",
         )
     layer.weight = nn.Parameter(weight.to(layer.weight.dtype), layer.weight.requires_grad)
+
+
+def _kept(call: str, model: nn.Module, keep: Collection[str]) -> frozenset[str]:
+    """The layers to keep, by the name under which the network lists each first."""
+    layers = {
+        name: layer
+        for name, layer in model.named_modules(remove_duplicate=False)
+        if isinstance(layer, _QUANTIZED)
+    }
+    for name in keep:
+        if name not in layers:
+            raise InputError(
+                call, f"keep: {name!r} is no layer that could be quantized", f"Choose from {list(layers)}"
+            )
+    wanted = {id(layers[name]) for name in keep}
+    return frozenset(name for name, layer in model.named_modules() if id(layer) in wanted)
 
 
 def _check_calibration(call: str, samples: Split) -> None:
