@@ -37,6 +37,7 @@ readme: demo
 
 bench: $(PRETRAINED)
 	$(PIP) -c requirements/constraints.txt -e ".[dev,bench]"
+	$(PIP) --no-deps -r requirements/peers.txt
 	$(BIN)/python -m bench
 
 book: $(COURSE)

@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from bench import equal_macs, pack, prune, recovery, speedup, structured
+from bench import equal_macs, int8_time, pack, prune, recovery, speedup, structured
 from tinypress.files import write_json
 
 FULL, QUICK = 100_000_000, 2_000_000
@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument(
         "--only",
-        choices=("prune", "pack", "structured", "equal-macs", "speedup", "recovery"),
+        choices=("prune", "pack", "structured", "equal-macs", "speedup", "recovery", "int8-time"),
         help="one benchmark instead of all",
     )
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results.json")
@@ -49,6 +49,10 @@ def main() -> None:
     if asked.only in (None, "recovery"):
         sizes = (32, 2, 4) if asked.quick else (128, 40, 200)
         results["recovery"] = recovery.measure(*sizes)
+    if asked.only in (None, "int8-time"):
+        results["int8_time"] = int8_time.measure(
+            *((1, 4) if asked.quick else (asked.repeats, int8_time.IMAGES))
+        )
     table = _table(results)
     if table.row_count:
         Console().print(table)
@@ -56,6 +60,8 @@ def main() -> None:
         Console().print(_speedup_table(name, row))
     for name, row in results.get("equal_macs", {}).items():
         Console().print(_equal_macs_table(name, row))
+    if "int8_time" in results:
+        Console().print(int8_time.table(results["int8_time"]))
     if "recovery" in results:
         Console().print(_recovery_table(results["recovery"]))
     write_json(asked.out, results)

@@ -12,9 +12,10 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Timing:
-    """Milliseconds of each repeat of one function."""
+    """Milliseconds of each repeat of one function: by the clock, and of processor time in this process."""
 
     repeats_ms: tuple[float, ...]
+    processor_ms: tuple[float, ...] = ()
 
     @property
     def median_ms(self) -> float:
@@ -27,6 +28,7 @@ class Timing:
             "low_ms": min(self.repeats_ms),
             "high_ms": max(self.repeats_ms),
             "repeats_ms": list(self.repeats_ms),
+            "processor_ms": list(self.processor_ms),
         }
 
 
@@ -47,14 +49,19 @@ def interleaved(
         if name in warm:
             functions[name]()
     seconds: dict[str, list[float]] = {name: [] for name in functions}
+    processor: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(repeats):
         for name, function in functions.items():
             make_ready(room_bytes[name])
-            start = time.perf_counter()
+            start, busy = time.perf_counter(), time.process_time()
             result = function()
             seconds[name].append(time.perf_counter() - start)
+            processor[name].append(time.process_time() - busy)
             del result
-    return {name: Timing(tuple(1e3 * value for value in values)) for name, values in seconds.items()}
+    return {
+        name: Timing(*(tuple(1e3 * value for value in values[name]) for values in (seconds, processor)))
+        for name in functions
+    }
 
 
 def make_ready(room_bytes: int) -> None:

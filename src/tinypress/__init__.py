@@ -64,6 +64,7 @@ from tinypress.quantize import (
     read_quantized_weights,
 )
 from tinypress.receipt import Receipt
+from tinypress.ship import QuantizedFile, quantize_onnx
 from tinypress.shrink import (
     Budget,
     compute_neuron_importance,
@@ -103,6 +104,7 @@ __all__ = [
     "OnTokens",
     "ParameterCount",
     "QuantizedCheckpoint",
+    "QuantizedFile",
     "QuantizedWeight",
     "Receipt",
     "Recipe",
@@ -147,6 +149,7 @@ __all__ = [
     "quantize_checkpoint",
     "quantize_layer_weights",
     "quantize_model",
+    "quantize_onnx",
     "quantize_weights",
     "read_latency_table",
     "read_quantized_checkpoint",

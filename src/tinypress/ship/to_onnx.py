@@ -54,10 +54,11 @@ def to_onnx(compressed: Compressed, example_inputs: tuple[Tensor, ...]) -> onnx.
                 f"{name!r} has {weight.bits} {weight.scheme} bits and {len(plan.values)} calibrated values",
                 'Ship it as an archive (ship = ["archive"]), or quantize the weights alone',
             )
-    return _with_integers(to_float_onnx(compressed.model, example_inputs), plan)
+    return with_integers(to_float_onnx(compressed.model, example_inputs), plan)
 
 
-def _with_integers(proto: onnx.ModelProto, plan: QuantPlan) -> onnx.ModelProto:
+def with_integers(proto: onnx.ModelProto, plan: QuantPlan) -> onnx.ModelProto:
+    """``proto``, a float graph, changed in place: its weights and values are the integers of ``plan``."""
     graph = proto.graph
     constants = {tensor.name: tensor for tensor in graph.initializer}
     added: dict[str, onnx.TensorProto] = {}
