@@ -671,4 +671,33 @@ PLANTED: tuple[Planted, ...] = (
         "mean = tokens.mean(1)",
         "tasks/test_minilm.py::test_padding_does_not_count_and_the_length_is_1",
     ),
+    # steps in an order
+    Planted(
+        "a pattern may be cut apart",
+        "press/composition.py",
+        "breaks={Promise.INTEGERS: _CUT, Promise.PATTERN: _GROUPS},",
+        "breaks={Promise.INTEGERS: _CUT},",
+        "press/test_order.py::test_a_forbidden_order_is_refused_with_its_reason_before_any_training",
+    ),
+    Planted(
+        "a training makes batch norm stale",
+        "press/composition.py",
+        "(stale and not contract.trains)",
+        "(stale or contract.trains)",
+        "press/test_order.py::test_when_the_moments_are_stale",
+    ),
+    Planted(
+        "zeros that a cut fills again are not noticed",
+        "press/ensured.py",
+        "return not contract.trains and not bool(torch.isin(now, was).all())",
+        "return False",
+        "press/test_order.py::test_what_a_step_must_not_do",
+    ),
+    Planted(
+        "what follows a training is not tried before it",
+        "press/rehearse.py",
+        "last = len(kept) if trained else last",
+        "last = 0",
+        "press/test_order.py::test_what_fails_on_this_network_fails_before_the_training_that_stands_first",
+    ),
 )

@@ -1,7 +1,7 @@
 """Layers as plain data. A technique that replaces tensors calls ``fit_attributes``; the archive writes
 ``structure(model)`` beside the weights and, to open them, loads them into ``rebuild(stock, shapes)``."""
 
-from tinypress.layers.depth import Zero, kept_entries, shorten, stock_path
+from tinypress.layers.depth import Zero, kept_entries, shorten, stock_name, stock_path
 from tinypress.layers.own import config_numbers, own_config, own_widths, put_config, set_width, width_of
 from tinypress.layers.pairs import can_be_paired, paired
 from tinypress.layers.rebuild import rebuild
@@ -41,6 +41,7 @@ __all__ = [
     "replace_module",
     "set_width",
     "shorten",
+    "stock_name",
     "stock_path",
     "structure",
     "width_of",

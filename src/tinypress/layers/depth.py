@@ -55,6 +55,13 @@ def stock_path(model: nn.Module, path: str) -> str:
     return ".".join(parts)
 
 
+def stock_name(model: nn.Module, name: str) -> str:
+    """What the parameter or buffer called ``name`` is called in the stock network."""
+    path, _, leaf = name.rpartition(".")
+    stock = stock_path(model, path)
+    return f"{stock}.{leaf}" if stock else leaf
+
+
 def shorten(model: nn.Module, path: str, kept: Sequence[int]) -> None:
     """Leave only the entries ``kept``, in rising order, in the ``nn.ModuleList`` at ``path``, in place.
 

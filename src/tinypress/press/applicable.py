@@ -8,7 +8,8 @@ from tinypress.errors import ModelError
 from tinypress.facts import Compressed
 from tinypress.press.engine import Engine
 from tinypress.press.recipe import Recipe
-from tinypress.press.step import Factorize, Layers, Magnitude, Quantize, Shrink, Step, Structured, Student
+from tinypress.press.rehearse import without_training
+from tinypress.press.step import Step
 from tinypress.press.steps import Bench, apply_step
 from tinypress.receipt import Finding
 from tinypress.task import Task
@@ -24,7 +25,7 @@ def applicable(
     """
     bench = Bench(task, Engine(), seed)
     refused: dict[Step, ModelError] = {}
-    for step in dict.fromkeys(_alone(step) for recipe in recipes for step in recipe.steps):
+    for step in dict.fromkeys(without_training(step) for recipe in recipes for step in recipe.steps):
         if step is None:
             continue
         try:
@@ -33,7 +34,9 @@ def applicable(
             refused[step] = error
     kept, reasons = [], dict[str, list[str]]()
     for recipe in recipes:
-        why = next((refused[key] for step in recipe.steps if (key := _alone(step)) in refused), None)
+        why = next(
+            (refused[key] for step in recipe.steps if (key := without_training(step)) in refused), None
+        )
         if why is None:
             kept.append(recipe)
         else:
@@ -52,23 +55,6 @@ def applicable(
         for reason, gone in reasons.items()
     ]
     return tuple(r for r in kept if r.name not in orphans), (*_untrained(task), *findings)
-
-
-def _alone(step: Step) -> Step | None:
-    """The step as it is tried: controls at random fail where the technique does; training is not tried."""
-    match step:
-        case Magnitude():
-            return step.model_copy(update={"score": "magnitude"})
-        case Shrink():
-            return step.model_copy(update={"importance": "l1"})
-        case Quantize():
-            return step.model_copy(update={"calibration_samples": 8})
-        case Structured():
-            return step.model_copy(update={"rounds": 1, "importance": "l1"})
-        case Student() | Factorize() | Layers():
-            return step
-        case _:
-            return None
 
 
 def _untrained(task: Task) -> tuple[Finding, ...]:

@@ -6,9 +6,7 @@ that was killed goes on with the same command to the same artifacts.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,10 +14,11 @@ import torch
 
 from tinypress.archive import write_archive
 from tinypress.facts import Compressed
-from tinypress.files import canonical, sha256, write_json
+from tinypress.files import sha256, write_json
 from tinypress.measure.machine import machine
 from tinypress.measure.quality import NamedMetric
 from tinypress.press.applicable import applicable
+from tinypress.press.carry_out import carry_out
 from tinypress.press.check import check_arguments, check_model, check_recipes, metric_of
 from tinypress.press.choose import choose, pareto
 from tinypress.press.engine import Engine
@@ -33,16 +32,16 @@ from tinypress.press.measured import (
     time_artifact,
 )
 from tinypress.press.recipe import Recipe, Shipment
+from tinypress.press.rehearse import rehearse
 from tinypress.press.run_folder import RunFolder, open_run, read_receipt
-from tinypress.press.step import Student
-from tinypress.press.steps import Bench, apply_step, check_task
+from tinypress.press.steps import Bench, check_task
 from tinypress.press.threads import torch_threads
 from tinypress.receipt import Candidate, Finding, Machine, Receipt, Tolerance
 from tinypress.ship import write_onnx
 from tinypress.task import Task
 from tinypress.train.loop import Progress, silent
 
-_SUFFIX: dict[Shipment, str] = {"onnx": ".onnx", "archive": ".safetensors"}
+SUFFIX: dict[Shipment, str] = {"onnx": ".onnx", "archive": ".safetensors"}
 
 
 def press(
@@ -86,7 +85,7 @@ def press(
         recipes, left_out = applicable(task, recipes, seed)
     identity = {
         "task": task.name,
-        "model": _weights_hash(task),
+        "model": weights_hash(task),
         "tinypress": version("tinypress"),
         "engine": bench.engine.name,
         "seed": seed,
@@ -99,6 +98,8 @@ def press(
         if folder.receipt_path.exists():
             return read_receipt(out)
         kept = {"task": task.name, "seed": seed, "threads": threads, "tolerance": tolerance}
+        if not skip_inapplicable:
+            rehearse(bench, recipes)
         write_json(folder.path / "recipe.json", {**kept, "recipes": identity["recipes"]})
         shipped = _make_all(folder, recipes, bench)
         candidates = _measure_all(folder, shipped, bench, metric, tolerance, latency_threads)
@@ -139,7 +140,7 @@ class _Shipped:
 
     @property
     def name_in_run(self) -> str:
-        return f"artifacts/{self.name}{_SUFFIX[self.shipment]}"
+        return f"artifacts/{self.name}{SUFFIX[self.shipment]}"
 
 
 def _shipments(recipe: Recipe) -> list[tuple[str, Shipment]]:
@@ -152,37 +153,26 @@ def _make_all(folder: RunFolder, recipes: Sequence[Recipe], bench: Bench) -> lis
     shipped = []
     for done, recipe in enumerate(recipes):
         bench.progress(f"pressing {recipe.name}", done, 2 * len(recipes))
-        compressed, seconds = _carry_out(folder, recipe, bench)
+        compressed, seconds = carry_out(folder, recipe, bench)
         for name, shipment in _shipments(recipe):
             item = _Shipped(recipe, shipment, name, compressed, seconds)
             path = folder.path / item.name_in_run
-            if not folder.holds_artifact(name, path):
-                if shipment == "onnx":
-                    write_onnx(path, compressed, bench.task.example_inputs)
-                else:
-                    write_archive(path, compressed)
-                folder.note_artifact(name, path)
+            write_artifact(folder, name, path, shipment, compressed, bench.task)
             shipped.append(item)
     return shipped
 
 
-def _carry_out(folder: RunFolder, recipe: Recipe, bench: Bench) -> tuple[Compressed, float]:
-    """The recipe's network and the seconds its steps took; steps that recipes share are done once."""
-    current, total = Compressed(bench.task.model), 0.0
-    from_scratch = any(isinstance(step, Student) for step in recipe.steps)
-    for count, step in enumerate(recipe.steps, start=1):
-        prefix = [step.model_dump(mode="json") for step in recipe.steps[:count]]
-        key = sha256(canonical(prefix))[:16]
-        kept = folder.load_step(key, bench.task.model)
-        if kept is None:
-            start = time.perf_counter()
-            watched = replace(bench, checkpoint=folder.checkpoint(key))
-            after = apply_step(step, current, watched, from_scratch=from_scratch)
-            kept = after, time.perf_counter() - start
-            folder.save_step(key, *kept)
-        current, seconds = kept
-        total += seconds
-    return current, total
+def write_artifact(
+    folder: RunFolder, name: str, path: Path, shipment: Shipment, compressed: Compressed, task: Task
+) -> None:
+    """Ship ``compressed`` as ``path``, unless it lies there as it was written."""
+    if folder.holds_artifact(name, path):
+        return
+    if shipment == "onnx":
+        write_onnx(path, compressed, task.example_inputs)
+    else:
+        write_archive(path, compressed)
+    folder.note_artifact(name, path)
 
 
 def _measure_all(
@@ -260,7 +250,8 @@ def _measure(
     return with_findings(seen, item.compressed.notes, memory.reason)
 
 
-def _weights_hash(task: Task) -> str:
+def weights_hash(task: Task) -> str:
+    """A hash of the names and bytes of the network's weights and buffers."""
     parts = [
         name.encode() + value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
         for name, value in task.model.state_dict().items()

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, ValidationError
 
 from tinypress.errors import RecipeError
+from tinypress.press.composition import refusal
 from tinypress.press.step import ANY_STEP, TECHNIQUES, ByTechnique, Step
 from tinypress.press.strict import Strict, explain, nearest, short
 
@@ -88,29 +89,9 @@ def parse_recipes(call: str, raw: dict[str, Any]) -> RecipeFile:
 
 def check_order(call: str, recipe: Recipe) -> None:
     """Refuse, before any work, an order of steps that would undo or contradict itself."""
-    kinds = [step.technique for step in recipe.steps]
-    if "quantize" in kinds and kinds.index("quantize") != len(kinds) - 1:
-        late = kinds[kinds.index("quantize") + 1]
-        raise RecipeError(
-            call,
-            f"{recipe.name!r} has {late!r} after 'quantize': it would move weights off their integers",
-            "Put 'quantize' last",
-        )
-    zeroing = {"magnitude", "gradual"}
-    if "factorize" in kinds and (early := zeroing & set(kinds[: kinds.index("factorize")])):
-        raise RecipeError(
-            call,
-            f"{recipe.name!r} has 'factorize' after {min(early)!r}: a product of two layers would fill the zeros again",
-            "Put 'factorize' first",
-        )
-    if "student" in kinds[1:]:
-        raise RecipeError(
-            call, f"{recipe.name!r} throws earlier steps away with a new 'student'", "Put 'student' first"
-        )
-    if "student" in kinds and not {"gradual", "recover", "distill"} & set(kinds):
-        raise RecipeError(
-            call, f"{recipe.name!r} never trains its 'student'", "Add a 'recover' or 'distill' step"
-        )
+    refused = refusal(recipe.steps)
+    if refused is not None:
+        raise RecipeError(call, f"recipe {recipe.name!r} has {refused.problem}", refused.remedy)
 
 
 def _check_names(call: str, step: Any) -> None:

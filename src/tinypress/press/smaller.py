@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tinypress.facts import Change, Compressed
-from tinypress.layers import stock_path
+from tinypress.layers import stock_name
 from tinypress.measure.network_latency import onnx_latency
 from tinypress.press.step import Factorize, Layers, Structured
 from tinypress.prune import keep_zeros
@@ -93,14 +93,9 @@ def shallower(step: Layers, before: Compressed, task: Task, seed: int) -> Compre
         calibration=_samples(task, seed).inputs,
         keep=step.keep,
     )
-    pruned = {_stock_name(before.model, name) for name in before.pruned}
+    pruned = {stock_name(before.model, name) for name in before.pruned}
     named = [name for name, _ in after.model.named_parameters(remove_duplicate=False)]
-    return replace(after, pruned=frozenset(n for n in named if _stock_name(after.model, n) in pruned))
-
-
-def _stock_name(model: nn.Module, name: str) -> str:
-    path, _, leaf = name.rpartition(".")
-    return f"{stock_path(model, path)}.{leaf}"
+    return replace(after, pruned=frozenset(n for n in named if stock_name(after.model, n) in pruned))
 
 
 def _budget(step: Structured, model: nn.Module, task: Task) -> Budget:

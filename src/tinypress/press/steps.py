@@ -9,10 +9,12 @@ import torch
 from torch import nn
 
 from tinypress.distill import MatchingLoss, train_with_distillation
-from tinypress.errors import InputError, ModelError, TaskError
+from tinypress.errors import ModelError, TaskError
 from tinypress.facts import Change, Compressed
 from tinypress.layers import owned_tensors, rebuild, structure
+from tinypress.press.composition import check_state, contract_of
 from tinypress.press.engine import Engine
+from tinypress.press.ensured import kept_notes
 from tinypress.press.recipe import Recipe
 from tinypress.press.smaller import factorized, shallower, structured
 from tinypress.press.step import (
@@ -60,10 +62,7 @@ def check_task(bench: Bench, recipe: Recipe) -> None:
             check_paths(call, task.model, step.keep)
         if isinstance(step, Magnitude):
             check_score(call, step, bench.engine.score)
-        trains = isinstance(step, Gradual | Recover | Distill) or (
-            isinstance(step, Structured) and step.rounds > 1
-        )
-        if trains and (task.train is None or task.loss is None):
+        if contract_of(step).trains and (task.train is None or task.loss is None):
             missing = "train data" if task.train is None else "loss"
             raise TaskError(
                 call,
@@ -91,8 +90,10 @@ def apply_step(step: Step, before: Compressed, bench: Bench, *, from_scratch: bo
     the baseline may have been, and its recovery, together.
 
     Raises:
+        RecipeError: the network that comes in holds something that the step cannot keep.
         ModelError: the step broke something it must keep: the output's shape, pruned zeros, finite weights.
     """
+    check_state(step, before)
     match step:
         case Magnitude():
             after = zeroed(step, before, bench.seed, bench.engine.score)
@@ -118,8 +119,11 @@ def apply_step(step: Step, before: Compressed, bench: Bench, *, from_scratch: bo
             after = _distill(step, before, bench, from_scratch)
         case Quantize():
             after = _quantize(step, before, bench)
-    _check_ensures(step, before, after, bench)
-    return after
+    example = bench.task.example_inputs
+    with torch.no_grad():
+        shape = copy.deepcopy(bench.task.model).eval()(*example).shape
+    notes = kept_notes(step, before, after, example, shape)
+    return replace(after, notes=(*after.notes, *notes))
 
 
 def _join(before: Compressed, after: Compressed, *, pruned: frozenset[str]) -> Compressed:
@@ -259,39 +263,3 @@ def _quantize(step: Quantize, before: Compressed, bench: Bench) -> Compressed:
         per_channel=step.per_channel,
         quantize=bench.engine.quantize,
     )
-
-
-def _check_ensures(step: Step, before: Compressed, after: Compressed, bench: Bench) -> None:
-    call = f"step {step.model_dump()}"
-    if after.model is before.model:
-        raise InputError(call, "the step returned the network it was given", "Return a changed copy")
-    parameters = dict(after.model.named_parameters())
-    for name, parameter in parameters.items():
-        if not bool(torch.isfinite(parameter).all()):
-            raise ModelError(
-                call, f"{name!r} became NaN or infinite", "Check the engine's function or the data"
-            )
-    model = copy.deepcopy(after.model).eval()
-    with torch.no_grad():
-        try:
-            now = model(*bench.task.example_inputs).shape
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
-            raise ModelError(
-                call,
-                f"the network no longer runs ({str(error).splitlines()[0]})",
-                "Check the engine's function",
-            ) from error
-        was = copy.deepcopy(bench.task.model).eval()(*bench.task.example_inputs).shape
-    if now != was:
-        raise ModelError(
-            call, f"the output's shape became {tuple(now)} instead of {tuple(was)}", "Keep the network's head"
-        )
-    if isinstance(step, Gradual | Recover | Distill | Quantize):
-        old = dict(before.model.named_parameters())
-        for name in before.pruned:
-            if name in parameters and bool(((old[name] == 0) & (parameters[name] != 0)).any()):
-                raise ModelError(
-                    call,
-                    f"pruned zeros of {name!r} came back to life",
-                    "Keep zeros at zero in this technique",
-                )

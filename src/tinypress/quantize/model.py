@@ -101,9 +101,7 @@ def quantize_model(
         else {}
     )
     plan = QuantPlan(weights, values)
-    return Compressed(
-        folded, (*before.changes, *changes), (*before.notes, *notes), before.pruned & set(weights), plan
-    )
+    return Compressed(folded, (*before.changes, *changes), (*before.notes, *notes), before.pruned, plan)
 
 
 def _put(
