@@ -11,7 +11,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "tinypress"
 
 LEVELS = (
     {"arguments", "errors", "facts", "protocols", "task", "receipt", "files", "bits", "buffers"},
-    {"graph", "layers", "archive", "runtimes", "float_onnx"},
+    {"graph", "layers", "archive", "runtimes", "float_onnx", "parameter_names"},
     {"measure", "train"},
     {"prune", "shrink", "quantize", "distill", "tasks"},
     {"ship"},

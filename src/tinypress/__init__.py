@@ -62,6 +62,7 @@ from tinypress.quantize import (
     quantize_weights,
     read_quantized_checkpoint,
     read_quantized_weights,
+    run_reference,
 )
 from tinypress.receipt import Receipt
 from tinypress.ship import QuantizedFile, quantize_onnx
@@ -156,6 +157,7 @@ __all__ = [
     "read_quantized_weights",
     "reestimate_batch_norm",
     "remove_layers",
+    "run_reference",
     "scale_student",
     "search_architecture",
     "split_from",

@@ -7,6 +7,7 @@ TinypressError                something tinypress refuses, with the remedy
 │   ├── TaskError             a task that cannot be found or lacks what the call needs
 │   └── RecipeError           a recipe with an unknown technique, key or value
 ├── ArtifactError             a shipped file that is truncated, foreign or hostile
+├── ShipError                 a file that would not compute what its plan says: which layer, and by how much
 ├── RunError                  a run folder that cannot be written, read or continued
 └── MissingExtra              an optional dependency that is not installed
 """
@@ -44,6 +45,10 @@ class RecipeError(InputError):
 
 class ArtifactError(TinypressError):
     """A shipped file that is truncated, foreign or hostile."""
+
+
+class ShipError(TinypressError):
+    """A file that would not compute what its plan says."""
 
 
 class RunError(TinypressError):

@@ -13,13 +13,12 @@ import logging
 import warnings
 from collections.abc import Iterator
 
-import numpy as np
 import onnx
 import torch
-from onnx import numpy_helper
 from torch import Tensor, nn
 
 from tinypress.errors import ModelError
+from tinypress.parameter_names import with_parameter_names
 
 OPSET = 20
 
@@ -63,7 +62,7 @@ def to_float_onnx(
         raise ModelError(
             call, f"forward() returns {len(proto.graph.output)} tensors", "Wrap it so that it returns one"
         )
-    return _with_parameter_names(_stripped(proto), model)
+    return with_parameter_names(_stripped(proto), model)
 
 
 def _reason(error: BaseException) -> str:
@@ -96,32 +95,6 @@ def _stripped(proto: onnx.ModelProto) -> onnx.ModelProto:
     graph.initializer.extend(kept)
     proto.producer_name, proto.producer_version = "tinypress", ""
     proto.ClearField("functions")
-    return proto
-
-
-def _with_parameter_names(proto: onnx.ModelProto, model: nn.Module) -> onnx.ModelProto:
-    """Give weights that the exporter transposed, and named by number, their parameters' names back."""
-    stored = {tensor.name: tensor for tensor in proto.graph.initializer}
-    missing = {
-        f"{name}.weight": layer.weight.detach().cpu().numpy().T
-        for name, layer in model.named_modules()
-        if isinstance(layer, nn.Linear) and f"{name}.weight" not in stored
-    }
-    for node in proto.graph.node:
-        if node.op_type != "MatMul" or node.input[1] not in stored or not missing:
-            continue
-        tensor = stored[node.input[1]]
-        values = numpy_helper.to_array(tensor)
-        name = next((name for name, weight in missing.items() if np.array_equal(weight, values)), None)
-        if name is None:
-            continue
-        for reader in proto.graph.node:
-            for position, read in enumerate(reader.input):
-                if read == tensor.name:
-                    reader.input[position] = name
-        del missing[name], stored[tensor.name]
-        tensor.name = name
-        stored[name] = tensor
     return proto
 
 

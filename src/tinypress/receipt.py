@@ -129,6 +129,23 @@ class Layer(Fact):
     histogram: Histogram
 
 
+class Equality(Fact):
+    """How the artifact's integers compare with the integer reference, each layer fed what the runtime fed it.
+
+    ``requantization`` names the arithmetic of the reference. ``layers`` were compared on ``samples`` samples;
+    ``bit_equal`` of them gave the same integers, the others differ by one step in a few places. ``checked_on`` is
+    the processor's instruction sets, ``exact_on`` those on which the runtime's kernels for these integers neither
+    saturate nor round on the way.
+    """
+
+    requantization: Literal["float32"]
+    samples: int
+    layers: int
+    bit_equal: int
+    exact_on: tuple[str, ...]
+    checked_on: tuple[str, ...]
+
+
 class Candidate(Fact):
     name: str
     role: Literal["baseline", "candidate", "control"]
@@ -146,6 +163,7 @@ class Candidate(Fact):
     drop: Drop | None
     seconds: float
     layers: tuple[Layer, ...]
+    equality: Equality | None = None
     findings: tuple[Finding, ...] = ()
 
     @property

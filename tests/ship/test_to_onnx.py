@@ -13,11 +13,14 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from tinypress.errors import InputError
 from tinypress.facts import Compressed, QuantizedValue, QuantPlan
 from tinypress.quantize import dequantize_layer_weights, quantize_layer_weights, quantize_model
-from tinypress.runtimes.onnx import open_onnx
+from tinypress.quantize.layer import quantize_weight
+from tinypress.quantize.rows import Grid
+from tinypress.runtimes.onnx import open_onnx, optimized_graph
 from tinypress.ship import to_onnx, write_onnx
+from tinypress.ship.equal import compare_with_reference
+from tinypress.ship.read_plan import plan_of_file
 from tinypress.task import Split
 
 X = QuantizedValue(scale=0.02, zero_point=100)
@@ -41,7 +44,7 @@ def small() -> Small:
         return Small()
 
 
-def float_graph(model: Small) -> onnx.ModelProto:
+def float_graph(model: Small, opset: int = 20) -> onnx.ModelProto:
     """What the exporter would write of ``model``, which takes it seconds."""
     tensors = {
         "a.weight": model.a.weight.detach().numpy(),
@@ -56,11 +59,11 @@ def float_graph(model: Small) -> onnx.ModelProto:
     graph = helper.make_graph(
         nodes,
         "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3])],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", model.a.in_features])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 2])],
         [numpy_helper.from_array(array, name) for name, array in tensors.items()],
     )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
 
 
 def written(
@@ -157,12 +160,117 @@ def test_a_network_that_was_quantized_ships_and_answers_like_the_float_one(tmp_p
     assert not np.array_equal(found, expected)
 
 
-@pytest.mark.parametrize(("bits", "scheme"), [(4, "symmetric"), (8, "affine")])
-def test_other_integers_are_for_the_archive(bits: int, scheme: str) -> None:
-    model = small()
-    plan = QuantPlan({"a.weight": quantize_layer_weights(model.a, bits, scheme=scheme)}, {"x": X})  # type: ignore[arg-type]
-    with pytest.raises(InputError, match=r"'a\.weight' has .*archive"):
-        to_onnx(Compressed(model, plan=plan), (torch.zeros(1, 3),))
+def mixed(monkeypatch: pytest.MonkeyPatch) -> tuple[onnx.ModelProto, onnx.ModelProto, Compressed]:
+    """``a`` in 4 bits, groups of 16; ``b`` in 8 bits with activations."""
+    model = Wide()
+    weights = {
+        "a.weight": quantize_weight("a", model.a.weight.detach(), 0, Grid(4, "symmetric", 16)),
+        "b.weight": quantize_layer_weights(model.b),
+    }
+    with torch.no_grad():
+        for name, weight in weights.items():
+            model.get_parameter(name).copy_(dequantize_layer_weights(weight))
+    compressed = Compressed(model, plan=QuantPlan(weights, {"h": QuantizedValue(0.03, 0)}))
+    module = importlib.import_module("tinypress.ship.to_onnx")
+    monkeypatch.setattr(module, "to_float_onnx", lambda model, example, opset=20: float_graph(model, opset))
+    return to_onnx(compressed, (torch.zeros(1, 32),)), float_graph(model, 21), compressed
+
+
+class Wide(Small):
+    """The same with 32 inputs, which fill two blocks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.a = nn.Linear(32, 4)
+
+
+def test_each_layer_is_written_by_the_operators_for_its_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    proto, _, compressed = mixed(monkeypatch)
+    kinds = [node.op_type for node in proto.graph.node]
+    assert kinds.count("MatMulNBits") == 1
+    optimized = [node.op_type for node in optimized_graph(proto.SerializeToString()).node]
+    assert "MatMulIntegerToFloat" in optimized  # b
+    x = np.random.default_rng(0).normal(size=(50, 32)).astype(np.float32)
+    found = open_onnx(proto.SerializeToString()).run((x,))
+    with torch.no_grad():
+        expected = compressed.model(torch.from_numpy(x)).numpy()
+    assert np.abs(found - expected).max() < 0.05 * np.abs(expected).max()
+
+
+def test_a_mixed_file_equals_the_reference_and_can_be_read_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    proto, floats, compressed = mixed(monkeypatch)
+    assert compressed.plan is not None
+    x = np.random.default_rng(0).normal(size=(16, 32)).astype(np.float32)
+    compared, _ = compare_with_reference("mixed", proto, floats, compressed.plan, (x,))
+    assert [(layer.layer, layer.kind) for layer in compared] == [("Relu after a", "float")]
+    again, plan = plan_of_file(proto)
+    assert list(plan.weights) == ["b.weight"]
+    assert compare_with_reference("mixed", proto, again, plan, (x,))[0] == compared
+
+
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_the_plan_can_be_read_out_of_the_file(monkeypatch: pytest.MonkeyPatch, per_channel: bool) -> None:
+    proto, model, plan = written(monkeypatch, per_channel)
+    floats, found = plan_of_file(proto)
+    assert {name: (v.scale, v.zero_point) for name, v in found.values.items()} == {
+        name: (float(np.float32(v.scale)), v.zero_point) for name, v in plan.values.items()
+    }
+    for name, weight in plan.weights.items():
+        assert torch.equal(found.weights[name].packed, weight.packed), name
+        assert torch.equal(found.weights[name].scale, weight.scale.reshape(-1))
+        assert (found.weights[name].axis, found.weights[name].shape) == (weight.axis, weight.shape)
+    nodes = [(node.op_type, list(node.input), list(node.output)) for node in floats.graph.node]
+    assert nodes == [(n.op_type, list(n.input), list(n.output)) for n in float_graph(model).graph.node]
+
+
+class Repeated(nn.Module):
+    """One layer that runs twice, and two layers that share a weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.again, self.one, self.two = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 8)
+        self.two.weight = self.one.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.again(torch.relu(self.again(x))))
+        found: Tensor = self.two(torch.relu(self.one(x)))
+        return found
+
+
+def test_a_weight_that_several_layers_use_is_stored_once(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(100, 8)
+    compressed = quantize_model(Repeated(), Split((x,), torch.zeros(100)), (x[:2],))
+    model = compressed.model
+    assert model.get_submodule("one").weight is model.get_submodule("two").weight
+    write_onnx(tmp_path / "a.onnx", compressed, (x[:2],), check=(x,))
+    stored = [t for t in onnx.load(tmp_path / "a.onnx").graph.initializer if list(t.dims) == [8, 8]]
+    assert [t.data_type for t in stored] == [TensorProto.UINT8] * 2
+    assert open_onnx(tmp_path / "a.onnx").run((x.numpy(),)).shape == (100, 8)
+
+
+class Tied(nn.Module):
+    """Tokens [B, 5] to as many logits as there are words, by the table itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.head = nn.Embedding(20, 8), nn.Linear(8, 20)
+        self.head.weight = self.table.weight
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        found: Tensor = self.head(self.table(tokens).mean(1))
+        return found
+
+
+def test_a_table_that_is_also_a_weight_is_said_to_be_stored_twice() -> None:
+    torch.manual_seed(0)
+    tokens = torch.randint(20, (50, 5))
+    compressed = quantize_model(Tied(), Split((tokens,), torch.zeros(50)), (tokens[:2],))
+    (note,) = [note for note in compressed.notes if note.code == "TP206"]
+    assert note.layer == "head"
+    assert "'table'" in note.text
 
 
 class Attentive(nn.Module):

@@ -13,15 +13,15 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
-from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
-from tinypress.errors import ArtifactError
+from tinypress.measure.islands import Island, float_islands
 from tinypress.measure.packed import PACKED, packed_weights, unpacked_views
 from tinypress.measure.weights import histogram
 from tinypress.receipt import Layer
-from tinypress.runtimes.onnx import open_onnx
+from tinypress.runtimes.fused import read_by_integer_kernels
+from tinypress.runtimes.onnx import open_onnx, optimized_graph, read_model
 
 _INTEGERS = frozenset({TensorProto.INT8, TensorProto.UINT8, TensorProto.INT4, TensorProto.UINT4})
 _SHAPES = frozenset({TensorProto.INT64, TensorProto.BOOL})
@@ -32,7 +32,7 @@ _QDQ = frozenset({"QuantizeLinear", "DequantizeLinear"})
 class ArtifactFacts:
     """What an artifact holds and computes. ``macs`` are of one sample; ``activation_bytes`` are those that its
     layers read; ``float_layers`` names the layers that are computed in float, ``unpacked_layers`` those among
-    them whose few bits the runtime turns into floats first."""
+    them whose few bits the runtime turns into floats first; ``islands`` run in float where the file has integers."""
 
     layers: tuple[Layer, ...]
     parameters: int
@@ -43,6 +43,7 @@ class ArtifactFacts:
     activation_bytes: int
     float_layers: tuple[str, ...]
     unpacked_layers: tuple[str, ...] = ()
+    islands: tuple[Island, ...] = ()
 
     @property
     def macs(self) -> int:
@@ -71,11 +72,10 @@ def read_onnx(path: Path, example: tuple[NDArray[np.generic], ...]) -> ArtifactF
     Raises:
         ArtifactError: the file is truncated or cannot be run on the example.
     """
-    call = f"read_onnx({path.name})"
-    try:
-        proto = onnx.load_model_from_string(path.read_bytes())
-    except (DecodeError, OSError, ValueError) as error:
-        raise ArtifactError(call, f"it is not an ONNX file ({error})", "Write the artifact again") from error
+    proto = read_model(path)
+    quantized = any(node.op_type == "QuantizeLinear" for node in proto.graph.node)
+    optimized = optimized_graph(path) if quantized else onnx.GraphProto()
+    in_integers = read_by_integer_kernels(optimized)
     tensors = _stored(proto.graph)
     shapes = _shapes(proto, example)
     source = _sources(proto.graph, tensors)
@@ -89,7 +89,7 @@ def read_onnx(path: Path, example: tuple[NDArray[np.generic], ...]) -> ArtifactF
         weight = next((source[name] for name in node.input[1:2] if name in source), None)
         if macs is None:
             continue
-        integer = weight is not None and weight.bits == 8 and node.input[0].endswith(":d")
+        integer = weight is not None and weight.bits == 8 and weight.name in in_integers
         macs_int8 += macs if integer else 0
         macs_float += 0 if integer else macs
         activation_bytes += math.prod(shapes[node.input[0]]) * (1 if integer else 4)
@@ -119,6 +119,7 @@ def read_onnx(path: Path, example: tuple[NDArray[np.generic], ...]) -> ArtifactF
         activation_bytes,
         tuple(float_layers),
         tuple(unpacked),
+        float_islands(proto.graph, optimized),
     )
 
 

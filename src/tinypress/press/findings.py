@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from tinypress.facts import Note, Severity
 from tinypress.measure.artifact import ArtifactFacts
+from tinypress.measure.islands import Island
 from tinypress.receipt import Candidate, Finding, Machine, Receipt
 
 
@@ -97,6 +98,27 @@ def unpacked_to_float(seen: Seen) -> str | None:
     )
 
 
+def not_compared(seen: Seen) -> str | None:
+    if not seen.facts.macs_int8 or seen.candidate.artifact.runtime != "onnxruntime":
+        return None
+    if seen.candidate.equality is not None:
+        return None
+    return (
+        "its integers were not compared with the integer reference, which does not know an operator of this network: "
+        "that the file computes what was simulated is shown by its quality alone"
+    )
+
+
+def one_step_off(seen: Seen) -> str | None:
+    equality = seen.candidate.equality
+    if equality is None or equality.bit_equal == equality.layers:
+        return None
+    return (
+        f"{equality.layers - equality.bit_equal} of {equality.layers} layers differ from the integer reference by one "
+        "step in a few places, where floats lie on the edge of two integers"
+    )
+
+
 def no_dot_product(seen: Seen) -> str | None:
     integer = seen.facts.macs_int8 > 0
     fast = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"} & set(seen.machine.isa)
@@ -117,6 +139,8 @@ CHECKS: tuple[tuple[str, Severity, Check], ...] = (
     ("TP105", "note", float_in_torch),
     ("TP202", "warning", float_layers),
     ("TP203", "note", no_dot_product),
+    ("TP207", "warning", not_compared),
+    ("TP208", "note", one_step_off),
     ("TP213", "note", unpacked_to_float),
 )
 TIMED_CHECKS: tuple[tuple[str, Severity, Check], ...] = (
@@ -131,11 +155,17 @@ def with_findings(seen: Seen, notes: tuple[Note, ...], memory_reason: str | None
     if memory_reason is not None:
         text = f"peak memory was not measured: {memory_reason}"
         found.append(Finding(code="TP501", severity="note", layer=None, text=text))
+    found += [_of_island(island) for island in seen.facts.islands]
     found += _run(CHECKS, seen)
     latency = seen.candidate.latency_ms
     if latency is not None:
         latency = latency.model_copy(update={"findings": tuple(_run(TIMED_CHECKS, seen))})
     return seen.candidate.model_copy(update={"findings": tuple(dict.fromkeys(found)), "latency_ms": latency})
+
+
+def _of_island(island: Island) -> Finding:
+    text = f"{island.operator} runs in float, with its integers turned to floats and back: {island.reason}"
+    return Finding(code="TP205", severity="warning", layer=island.layer, text=text)
 
 
 def _run(checks: tuple[tuple[str, Severity, Check], ...], seen: Seen) -> list[Finding]:

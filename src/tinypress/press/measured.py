@@ -14,6 +14,7 @@ from tinypress.measure.archived import read_archived
 from tinypress.measure.artifact import ArtifactFacts, read_onnx
 from tinypress.measure.energy import estimate_energy
 from tinypress.measure.latency import alone, interleave
+from tinypress.measure.machine import machine
 from tinypress.measure.memory import PeakMemory, peak_memory
 from tinypress.measure.quality import Evaluation, NamedMetric, evaluate
 from tinypress.measure.resample import count_units
@@ -21,9 +22,10 @@ from tinypress.measure.verdict import metric_interval, paired_drop
 from tinypress.press.recipe import Shipment
 from tinypress.press.threads import torch_threads
 from tinypress.protocols import Runner
-from tinypress.receipt import Artifact, Drop, Latency, Quality, Quantity, Validation
+from tinypress.receipt import Artifact, Drop, Equality, Latency, Quality, Quantity, Validation
 from tinypress.runtimes.archive import open_archive
 from tinypress.runtimes.onnx import open_onnx
+from tinypress.ship.equal import MOST_SAMPLES, equality_of_file
 from tinypress.task import Split, Task
 
 Example = tuple[NDArray[np.generic], ...]
@@ -48,6 +50,7 @@ class Judged:
     validation: Validation
     quality: Quality
     drop: Drop | None
+    equality: Equality | None
 
 
 def open_artifact(path: Path, shipment: Shipment, task: Task, metric: NamedMetric, threads: int) -> Opened:
@@ -103,7 +106,15 @@ def judge_artifact(
         else paired_drop(
             baseline.test.outputs, opened.test.outputs, test.targets, groups, metric, tolerance, seed
         ),
+        equality=_equality(opened, task),
     )
+
+
+def _equality(opened: Opened, task: Task) -> Equality | None:
+    if opened.runner.runtime != "onnxruntime":
+        return None
+    some = tuple(column.numpy() for column in task.validation.take(slice(0, MOST_SAMPLES)).inputs)
+    return equality_of_file(opened.path, some, machine(1).isa)
 
 
 def time_artifact(opened: Opened, baseline: Opened | None, task: Task, threads: int) -> Latency:

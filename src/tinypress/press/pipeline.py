@@ -38,6 +38,7 @@ from tinypress.press.steps import Bench, check_task
 from tinypress.press.threads import torch_threads
 from tinypress.receipt import Candidate, Finding, Machine, Receipt, Tolerance
 from tinypress.ship import write_onnx
+from tinypress.ship.equal import MOST_SAMPLES
 from tinypress.task import Task
 from tinypress.train.loop import Progress, silent
 
@@ -169,7 +170,8 @@ def write_artifact(
     if folder.holds_artifact(name, path):
         return
     if shipment == "onnx":
-        write_onnx(path, compressed, task.example_inputs)
+        some = task.validation.take(slice(0, MOST_SAMPLES)).inputs
+        write_onnx(path, compressed, task.example_inputs, check=some)
     else:
         write_archive(path, compressed)
     folder.note_artifact(name, path)
@@ -245,6 +247,7 @@ def _measure(
         drop=judged.drop,
         seconds=item.seconds,
         layers=judged.facts.layers,
+        equality=judged.equality,
     )
     seen = Seen(candidate, baseline_candidate or candidate, judged.facts, on)
     return with_findings(seen, item.compressed.notes, memory.reason)

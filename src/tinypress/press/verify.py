@@ -13,7 +13,7 @@ from tinypress.press.check import metric_of
 from tinypress.press.choose import choose, pareto
 from tinypress.press.measured import Judged, Opened, judge_artifact, open_artifact
 from tinypress.press.run_folder import read_receipt
-from tinypress.receipt import Candidate, Receipt
+from tinypress.receipt import Candidate, Equality, Receipt
 from tinypress.task import Task
 from tinypress.train.loop import Progress, silent
 
@@ -117,6 +117,12 @@ def _again(
     return opened, judged
 
 
+def _equality_fields(said: Equality | None, now: Equality | None) -> list[tuple[str, object, object]]:
+    """All that is said of the integers but the processor that they were checked on."""
+    then, again = (x.model_dump(exclude={"checked_on"}) if x is not None else {} for x in (said, now))
+    return [(f"equality.{key}", then.get(key), again.get(key)) for key in {**then, **again}]
+
+
 def _number_mismatches(candidate: Candidate, judged: Judged, same_machine: bool) -> list[Mismatch]:
     prefix = f"candidates.{candidate.name}"
     exact = [
@@ -129,7 +135,7 @@ def _number_mismatches(candidate: Candidate, judged: Judged, same_machine: bool)
     for layer in judged.facts.layers:
         if said_layers.get(layer.name) != layer:
             found.append(Mismatch(f"{prefix}.layers.{layer.name}", said_layers.get(layer.name), layer))
-    floating: list[tuple[str, object, object]] = []
+    floating: list[tuple[str, object, object]] = _equality_fields(candidate.equality, judged.equality)
     for part, said_part, now_part in (
         ("validation", candidate.validation, judged.validation),
         ("quality", candidate.quality, judged.quality),

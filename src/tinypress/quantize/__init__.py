@@ -4,6 +4,7 @@ from tinypress.quantize.checkpoint import QuantizedCheckpoint, quantize_checkpoi
 from tinypress.quantize.layer import dequantize_layer_weights, quantize_layer_weights
 from tinypress.quantize.model import quantize_model
 from tinypress.quantize.read_checkpoint import read_quantized_checkpoint, read_quantized_weights
+from tinypress.quantize.reference import run_reference
 from tinypress.quantize.weights_only import quantize_weights
 
 __all__ = [
@@ -15,4 +16,5 @@ __all__ = [
     "quantize_weights",
     "read_quantized_checkpoint",
     "read_quantized_weights",
+    "run_reference",
 ]

@@ -79,6 +79,10 @@ def quantize_model(
     folded = fold_batch_norms(before.model, batch_norm_pairs(trace(before.model, example_inputs)))
     weights: dict[str, QuantizedWeight] = {}
     changes, notes = [], []
+    done: dict[Tensor, tuple[str, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d]] = {}
+    tables: dict[Tensor, str] = {
+        layer.weight: name for name, layer in folded.named_modules() if isinstance(layer, nn.Embedding)
+    }
     for name, layer in folded.named_modules():
         if isinstance(layer, _LEFT_FLOAT):
             text = f"{type(layer).__name__} has no integer kernel here and keeps its float weights"
@@ -88,8 +92,20 @@ def quantize_model(
         if name in kept:
             notes.append(Note("TP204", "note", name, "it keeps its float weights, as asked"))
             continue
-        packed = quantize(layer, bits, scheme=scheme, per_channel=per_channel)
-        _put(call, name, layer, packed)
+        own = layer.weight
+        if own in done:  # layers that share a weight go on sharing it
+            first, owner = done[own]
+            layer.weight = owner.weight
+            packed = weights[f"{first}.weight"]
+        else:
+            packed = quantize(layer, bits, scheme=scheme, per_channel=per_channel)
+            _put(call, name, layer, packed)
+            done[own] = name, layer
+        if own in tables:
+            text = (
+                f"its weight is also the table of {tables[own]!r}, which stays float: the file holds it twice"
+            )
+            notes.append(Note("TP206", "warning", name, text))
         weights[f"{name}.weight"] = packed
         changes.append(Change(name, "bits", 8 * layer.weight.element_size(), packed.bits))
     if not weights:

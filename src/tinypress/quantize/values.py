@@ -1,13 +1,14 @@
 """Which values of the float graph become integers, and from which observed range.
 
-Integer kernels exist for products, sums, concatenation and pooling. Their inputs and outputs become 8-bit;
-shape operators and maximum pooling pass integers through with the scale they came with; the network's output
-stays float, so that the last layer's result is not rounded.
+Which nodes have an integer kernel is in ``fused.py``. Their inputs and outputs become 8-bit; shape operators and
+maximum pooling pass integers through with the scale they came with; the network's output stays float, so that the
+last layer's result is not rounded.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -18,68 +19,35 @@ from onnx import TensorProto, helper
 from tinypress.errors import InputError
 from tinypress.facts import QuantizedValue
 from tinypress.quantize.clipping import SHARE
+from tinypress.quantize.fused import fused_nodes, origins
 from tinypress.quantize.ranges import Ranges, check_ranges, quantized_values
 from tinypress.runtimes.onnx import open_onnx
 from tinypress.task import Split
 
-PRODUCTS = frozenset({"Conv", "Gemm", "MatMul"})
-_JOINS = frozenset({"Add", "Concat", "GlobalAveragePool", "AveragePool"})
 _BATCH, _BYTES = 32, 1 << 28  # samples a step, and what all observed values of one step may take
-_PASS_THROUGH = frozenset({"MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze"})
 
 
 def observed_names(graph: onnx.GraphProto, weights: Collection[str]) -> tuple[str, ...]:
     """Values that need a scale of their own: inputs and outputs of integer kernels, in graph order.
 
-    The output of a product whose only reader is a Relu is left out: the kernel clamps in the same step.
+    The output of a product whose only reader is a Relu or a Clip is left out: the kernel clamps in the same step.
     """
     outputs = {value.name for value in graph.output}
     chosen: dict[str, None] = {}
-    for _, activations, result in _integer_kernels(graph, weights):
-        for name in (*activations, result):
-            if name not in outputs:
-                chosen[name] = None
-    passed = _origins(graph)
+    for kernel in fused_nodes(graph, weights):
+        if kernel.kind != "pass":
+            chosen |= dict.fromkeys(name for name in (*kernel.inputs, kernel.output) if name not in outputs)
+    passed = origins(graph)
     return tuple(dict.fromkeys(passed.get(name, name) for name in chosen))
 
 
 def results(graph: onnx.GraphProto, weights: Collection[str]) -> dict[str, str]:
     """For each layer whose weight is in ``weights``: the value that its integer kernel makes."""
     return {
-        node.input[1].removesuffix(".weight"): result
-        for node, _, result in _integer_kernels(graph, weights)
-        if node.op_type in PRODUCTS
+        kernel.weight.removesuffix(".weight"): kernel.output
+        for kernel in fused_nodes(graph, weights)
+        if kernel.weight is not None
     }
-
-
-def _integer_kernels(
-    graph: onnx.GraphProto, weights: Collection[str]
-) -> Iterator[tuple[onnx.NodeProto, list[str], str]]:
-    """Each node with an integer kernel, the activations it reads, and what that kernel makes of them."""
-    constants = {tensor.name for tensor in graph.initializer} | {
-        name for node in graph.node if node.op_type == "Constant" for name in node.output
-    }
-    readers: dict[str, list[onnx.NodeProto]] = {}
-    for node in graph.node:
-        for name in node.input:
-            readers.setdefault(name, []).append(node)
-    for node in graph.node:
-        activations = [name for name in node.input if name and name not in constants]
-        if node.op_type in PRODUCTS:
-            integer = len(activations) == 1 and len(node.input) > 1 and node.input[1] in weights
-        else:
-            # a sum with a constant has no integer kernel
-            integer = node.op_type in _JOINS and len(activations) == len(node.input)
-        if not integer:
-            continue
-        result = node.output[0]
-        after = readers.get(result, [])
-        if node.op_type == "MatMul" and len(after) == 1 and _adds_constant(after[0], constants):
-            result = after[0].output[0]  # the kernel adds the bias before it rounds
-            after = readers.get(result, [])
-        if len(after) == 1 and after[0].op_type == "Relu":
-            result = after[0].output[0]
-        yield node, activations, result
 
 
 def _only_float(proto: onnx.ModelProto, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -90,19 +58,6 @@ def _only_float(proto: onnx.ModelProto, names: tuple[str, ...]) -> tuple[str, ..
         for value in (*graph.input, *graph.value_info, *graph.output)
     }
     return tuple(name for name in names if types.get(name) == TensorProto.FLOAT)
-
-
-def _adds_constant(node: onnx.NodeProto, constants: Collection[str]) -> bool:
-    return node.op_type == "Add" and any(name in constants for name in node.input)
-
-
-def _origins(graph: onnx.GraphProto) -> dict[str, str]:
-    """For each value that only passes integers through: the value it passes on."""
-    origin: dict[str, str] = {}
-    for node in graph.node:
-        if node.op_type in _PASS_THROUGH:
-            origin[node.output[0]] = origin.get(node.input[0], node.input[0])
-    return origin
 
 
 def calibrate(
@@ -147,11 +102,23 @@ def calibrate(
     for name in names:
         if all(value.name != name for value in (*observed.graph.input, *observed.graph.output)):
             observed.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
-    values = quantized_values(_batches(observed, names, samples), methods, percentile)
-    for passed, source in _origins(proto.graph).items():
+    bounds = {kernel.output: kernel.high for kernel in fused_nodes(proto.graph, weights)}
+    values = {
+        name: _within(value, bounds.get(name, np.inf))
+        for name, value in quantized_values(_batches(observed, names, samples), methods, percentile).items()
+    }
+    for passed, source in origins(proto.graph).items():
         if source in values and passed not in {value.name for value in proto.graph.output}:
             values[passed] = values[source]
     return values
+
+
+def _within(value: QuantizedValue, bound: float) -> QuantizedValue:
+    """``value`` with its largest integer not above ``bound``: else the runtime had to keep the Clip at that bound."""
+    scale = np.float32(value.scale)
+    if value.zero_point != 0 or scale * np.float32(255) <= bound:
+        return value
+    return replace(value, scale=float(np.nextafter(scale, np.float32(0))))
 
 
 def _batches(

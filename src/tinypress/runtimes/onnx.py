@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
+from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from tinypress.errors import ArtifactError, InputError
@@ -68,6 +71,43 @@ def open_onnx(source: Path | bytes, threads: int = 1, *, outputs: int | None = 1
             call, f"it has {len(session.get_outputs())} outputs", "Ship a file with one output"
         )
     return OnnxRunner(session, tuple(value.name for value in session.get_inputs()))
+
+
+def read_model(path: Path) -> onnx.ModelProto:
+    """The ONNX file at ``path`` as it is written. Data outside the file is never followed.
+
+    Raises:
+        ArtifactError: it is missing, truncated or no ONNX file.
+    """
+    try:
+        return onnx.load_model_from_string(path.read_bytes())
+    except (DecodeError, OSError, ValueError) as error:
+        raise ArtifactError(
+            f"read_model({path.name})", f"it is not an ONNX file ({error})", _REMEDY
+        ) from error
+
+
+def optimized_graph(source: Path | bytes) -> onnx.GraphProto:
+    """The graph that ONNX Runtime makes of a file: kernels fused, before they are laid out for this processor.
+
+    Raises:
+        ArtifactError: the file is not one that ONNX Runtime can run.
+    """
+    call = f"optimized_graph({source.name if isinstance(source, Path) else f'{len(source)} bytes'})"
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    with tempfile.TemporaryDirectory() as folder:
+        options.optimized_model_filepath = str(Path(folder) / "optimized.onnx")
+        try:
+            data = source.read_bytes() if isinstance(source, Path) else source
+            onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise ArtifactError(
+                call, f"ONNX Runtime cannot open it: {_first_line(error)}", _REMEDY
+            ) from error
+        graph: onnx.GraphProto = onnx.load(options.optimized_model_filepath, load_external_data=False).graph
+        return graph
 
 
 _REMEDY = "Write the file again with the command that made it"

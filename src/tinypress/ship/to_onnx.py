@@ -1,13 +1,15 @@
 """Writes a network as ONNX: float as it is, or with the integers, scales and zero points of its plan.
 
-Weights alone are written by ``low_bits.py``. With activations, the integer file is in quantize-dequantize form,
-which ONNX Runtime fuses into integer kernels. Every scale comes from the plan; the only numbers made here are the
-biases, whose scale is defined as the product of those of input and weight (Jacob et al. 2018, arXiv:1712.05877,
-eq. 7 and §2.4).
+Weights alone, and all that have no integer kernel, are written by ``low_bits.py``. With activations, the integer file
+is in quantize-dequantize form, which ONNX Runtime fuses into integer kernels. Every scale comes from the plan; the only
+numbers made here are the biases, whose scale is defined as the product of those of input and weight (Jacob et al. 2018,
+arXiv:1712.05877, eq. 7 and §2.4).
 """
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,44 +19,76 @@ from onnx import helper, numpy_helper
 from torch import Tensor
 
 from tinypress.bits import unpack
-from tinypress.errors import InputError
 from tinypress.facts import Compressed, QuantizedWeight, QuantPlan
 from tinypress.files import write_bytes
 from tinypress.float_onnx import to_float_onnx
+from tinypress.quantize.bias import bias_integers
+from tinypress.quantize.fused import PRODUCTS, has_integer_kernel
+from tinypress.quantize.reference import UnknownOperator
 from tinypress.ship import low_bits
+from tinypress.ship.equal import compare_with_reference
 
-_PRODUCTS = ("Conv", "Gemm", "MatMul")
 
-
-def write_onnx(path: Path, compressed: Compressed, example_inputs: tuple[Tensor, ...]) -> None:
+def write_onnx(
+    path: Path,
+    compressed: Compressed,
+    example_inputs: tuple[Tensor, ...],
+    *,
+    check: tuple[Tensor, ...] | None = None,
+) -> None:
     """Write ``compressed`` to ``path``, whole or not at all.
 
+    Args:
+        check: samples, one tensor [N, ...] per input, on which the file's integers are compared with the reference,
+            layer by layer, before it is written; files whose activations are float have none.
+
     Raises:
-        InputError: the plan has activations beside weights of other than 8 symmetric bits, or weights that are not
-            those of the exported graph.
+        InputError: the plan has weights that are not those of the exported graph, or have scales along another axis
+            than its rows.
         ModelError: the network cannot be exported.
+        ShipError: a layer of the file does not compute what the plan says.
         RunError: the file cannot be written.
     """
-    write_bytes(path, to_onnx(compressed, example_inputs).SerializeToString(deterministic=True))
+    written, proto = _written(compressed, example_inputs)
+    if check is not None and compressed.plan is not None and compressed.plan.values:
+        samples = tuple(column.detach().cpu().numpy() for column in check)
+        with contextlib.suppress(UnknownOperator):  # then the receipt says that nothing was compared
+            compare_with_reference(path.name, written, proto, compressed.plan, samples)
+    write_bytes(path, written.SerializeToString(deterministic=True))
 
 
 def to_onnx(compressed: Compressed, example_inputs: tuple[Tensor, ...]) -> onnx.ModelProto:
     """The ONNX form of ``compressed``; see ``write_onnx``."""
+    return _written(compressed, example_inputs)[0]
+
+
+def _written(
+    compressed: Compressed, example_inputs: tuple[Tensor, ...]
+) -> tuple[onnx.ModelProto, onnx.ModelProto]:
+    """The file, and the float graph that it is made from."""
     plan = compressed.plan
     if plan is None:
-        return to_float_onnx(compressed.model, example_inputs)
+        proto = to_float_onnx(compressed.model, example_inputs)
+        return proto, proto
     call = f"to_onnx({type(compressed.model).__name__})"
     if not plan.values:
         proto = to_float_onnx(compressed.model, example_inputs, opset=low_bits.OPSET)
-        return low_bits.with_low_bits(call, proto, plan)
-    for name, weight in plan.weights.items():
-        if weight.bits != 8 or weight.scheme != "symmetric" or weight.group_size is not None:
-            raise InputError(
-                call,
-                f"{name!r} has {weight.bits} {weight.scheme} bits and {len(plan.values)} calibrated values",
-                'Ship it as an archive (ship = ["archive"]), or quantize the weights alone',
-            )
-    return with_integers(to_float_onnx(compressed.model, example_inputs), plan)
+        return low_bits.with_low_bits(call, _copy(proto), plan), proto
+    integers = {name: weight for name, weight in plan.weights.items() if has_integer_kernel(weight)}
+    others = {name: weight for name, weight in plan.weights.items() if name not in integers}
+    if not others:
+        proto = to_float_onnx(compressed.model, example_inputs)
+        return with_integers(_copy(proto), plan), proto
+    # each layer by the operators for its bits: activations are integers only where both sides have kernels for them
+    proto = to_float_onnx(compressed.model, example_inputs, opset=low_bits.OPSET)
+    mixed = with_integers(_copy(proto), QuantPlan(integers, plan.values))
+    return low_bits.with_low_bits(call, mixed, QuantPlan(others)), proto
+
+
+def _copy(proto: onnx.ModelProto) -> onnx.ModelProto:
+    copied = onnx.ModelProto()
+    copied.CopyFrom(proto)
+    return copied
 
 
 def with_integers(proto: onnx.ModelProto, plan: QuantPlan) -> onnx.ModelProto:
@@ -81,7 +115,7 @@ def with_integers(proto: onnx.ModelProto, plan: QuantPlan) -> onnx.ModelProto:
         if value.name in plan.values:
             nodes += quantized(value.name)
     for node in graph.node:
-        if node.op_type in _PRODUCTS and len(node.input) > 1 and node.input[1] in plan.weights:
+        if node.op_type in PRODUCTS and len(node.input) > 1 and node.input[1] in plan.weights:
             nodes += _product_constants(node, plan, constants, added)
         for position, name in enumerate(node.input):
             if name in plan.values:
@@ -109,30 +143,42 @@ def _product_constants(
     name = node.input[1]
     weight = plan.weights[name]
     axis = weight.axis
-    integers = unpack(weight.packed, 8, int(np.prod(weight.shape)), signed=True).reshape(weight.shape).numpy()
-    if node.op_type == "MatMul":  # the exporter stores x @ W.T for a Linear without bias
-        integers = np.ascontiguousarray(integers.T)
-        axis = None if axis is None else 1 - axis
     scale = _scalar_or_vector(weight)
-    added[name] = numpy_helper.from_array((integers.astype(np.int16) + 128).astype(np.uint8), name)
-    added[f"{name}:s"] = numpy_helper.from_array(scale, f"{name}:s")
-    added[f"{name}:z"] = numpy_helper.from_array(np.full(scale.shape, 128, np.uint8), f"{name}:z")
-    attributes = {} if axis is None else {"axis": axis}
-    made = [
-        helper.make_node("DequantizeLinear", [name, f"{name}:s", f"{name}:z"], [f"{name}:d"], **attributes)
-    ]
+    made = []
+    if name not in added:  # a weight that several products share is stored and dequantized once
+        q = unpack(weight.packed, 8, int(np.prod(weight.shape)), signed=True).reshape(weight.shape).numpy()
+        if node.op_type == "MatMul":  # the exporter stores x @ W.T for a Linear without bias
+            q = np.ascontiguousarray(q.T)
+            axis = None if axis is None else 1 - axis
+        added[name] = numpy_helper.from_array((q.astype(np.int16) + 128).astype(np.uint8), name)
+        added[f"{name}:s"] = numpy_helper.from_array(scale, f"{name}:s")
+        added[f"{name}:z"] = numpy_helper.from_array(np.full(scale.shape, 128, np.uint8), f"{name}:z")
+        attributes = {} if axis is None else {"axis": axis}
+        parts = [name, f"{name}:s", f"{name}:z"]
+        made.append(helper.make_node("DequantizeLinear", parts, [f"{name}:d"], **attributes))
     node.input[1] = f"{name}:d"
     if len(node.input) > 2 and node.input[2] in constants and node.input[0] in plan.values:
-        bias = node.input[2]
-        scale = np.asarray(np.float32(plan.values[node.input[0]].scale) * scale, np.float32)
-        real = numpy_helper.to_array(constants[bias]).astype(np.float64)
-        rounded = np.clip(np.rint(real / scale), -(2**31) + 1, 2**31 - 1).astype(np.int32)
-        added[bias] = numpy_helper.from_array(rounded, bias)
-        added[f"{bias}:s"] = numpy_helper.from_array(scale, f"{bias}:s")
-        attributes = {} if axis is None else {"axis": 0}
-        made.append(helper.make_node("DequantizeLinear", [bias, f"{bias}:s"], [f"{bias}:d"], **attributes))
+        stored = constants[node.input[2]]
+        rounded, scale = bias_integers(numpy_helper.to_array(stored), plan.values[node.input[0]], weight)
+        bias = _free(stored.name, added, rounded)
+        if bias not in added:
+            added[bias] = numpy_helper.from_array(rounded, bias)
+            added[f"{bias}:s"] = numpy_helper.from_array(scale, f"{bias}:s")
+            attributes = {} if axis is None else {"axis": 0}
+            made.append(
+                helper.make_node("DequantizeLinear", [bias, f"{bias}:s"], [f"{bias}:d"], **attributes)
+            )
         node.input[2] = f"{bias}:d"
     return made
+
+
+def _free(name: str, added: Mapping[str, onnx.TensorProto], values: NDArray[np.int32]) -> str:
+    """``name``, or one like it: a layer that runs twice on inputs of two scales has two biases in integers."""
+    count, candidate = 1, name
+    while candidate in added and not np.array_equal(numpy_helper.to_array(added[candidate]), values):
+        count += 1
+        candidate = f"{name}:{count}"
+    return candidate
 
 
 def _scalar_or_vector(weight: QuantizedWeight) -> NDArray[np.float32]:

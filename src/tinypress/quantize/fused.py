@@ -1,0 +1,163 @@
+"""Which nodes of the float graph ONNX Runtime computes together in one integer kernel.
+
+    product    Conv, Gemm or MatMul by a weight of the plan, with the bias behind it and the Relu or Clip behind that
+    sum, multiply, concat, average, table    Add, Mul, Concat, the average poolings; Sigmoid and LeakyRelu
+    pass       shape operators and maximum pooling: they move integers and keep their scale
+
+Calibration, the reference and the check of the shipped file read the same list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from tinypress.facts import QuantizedWeight
+
+Kind = Literal["product", "sum", "multiply", "concat", "average", "table", "pass"]
+
+PRODUCTS = frozenset({"Conv", "Gemm", "MatMul"})
+_KINDS: Mapping[str, Kind] = {
+    "Add": "sum",
+    "Concat": "concat",
+    "GlobalAveragePool": "average",
+    "AveragePool": "average",
+    "Mul": "multiply",
+    "Sigmoid": "table",
+    "LeakyRelu": "table",
+}
+# these have a kernel, but it pays only between kernels: elsewhere it would round floats that stay floats
+_BETWEEN = frozenset({"Mul", "Sigmoid", "LeakyRelu"})
+_PASS_THROUGH = frozenset({"MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze"})
+
+
+@dataclass(frozen=True)
+class Fused:
+    """Nodes of a graph (by place) that one kernel computes: its activations, and the value that it writes.
+
+    ``weight`` and ``bias`` are names of constants; ``bias`` may stand in the product itself or behind it.
+    ``low`` and ``high`` are the bounds of a Relu or Clip that is part of a product.
+    """
+
+    kind: Kind
+    nodes: tuple[int, ...]
+    inputs: tuple[str, ...]
+    output: str
+    weight: str | None = None
+    bias: str | None = None
+    low: float = -np.inf
+    high: float = np.inf
+
+
+def has_integer_kernel(weight: QuantizedWeight) -> bool:
+    """Whether integer kernels take this weight: 8 symmetric bits, one scale for all or for each output channel."""
+    plain = weight.group_size is None and weight.input_scale is None and weight.axis in (None, 0)
+    return weight.bits == 8 and weight.scheme == "symmetric" and plain
+
+
+def fused_nodes(graph: onnx.GraphProto, weights: Collection[str]) -> tuple[Fused, ...]:
+    """The kernels that can compute in integers where all their activations are, in graph order.
+
+    ``weights`` are the names of the weights that are integers.
+    """
+    constants = constants_of(graph)
+    readers: dict[str, list[int]] = {}
+    for place, node in enumerate(graph.node):
+        for name in node.input:
+            readers.setdefault(name, []).append(place)
+    outputs = {value.name for value in graph.output}
+    found: list[Fused] = []
+    integers: set[str] = set()  # values that are read or written by kernels so far, or only moved from such
+    for place, node in enumerate(graph.node):
+        activations = tuple(name for name in node.input if name and name not in constants)
+        if node.op_type in _PASS_THROUGH:
+            found.append(Fused("pass", (place,), activations[:1], node.output[0]))
+            integers |= {node.output[0]} if node.input[0] in integers else set()
+            continue
+        if node.op_type in PRODUCTS:
+            if len(activations) != 1 or len(node.input) < 2 or node.input[1] not in weights:
+                continue
+            kernel = _product(graph, place, activations, readers, constants, outputs)
+        else:
+            kind = _KINDS.get(node.op_type)
+            # a sum with a constant has no integer kernel
+            if kind is None or len(activations) != len(node.input):
+                continue
+            if node.op_type in _BETWEEN and (
+                not integers.issuperset(activations) or node.output[0] in outputs
+            ):
+                continue
+            kernel = Fused(kind, (place,), activations, node.output[0])
+        found.append(kernel)
+        integers |= {*kernel.inputs, kernel.output}
+    return tuple(found)
+
+
+def _product(
+    graph: onnx.GraphProto,
+    place: int,
+    activations: tuple[str, ...],
+    readers: Mapping[str, list[int]],
+    constants: Mapping[str, onnx.TensorProto],
+    outputs: Collection[str],
+) -> Fused:
+    node = graph.node[place]
+    nodes = [place]
+    bias = node.input[2] if len(node.input) > 2 and node.input[2] else None
+    result, low, high = node.output[0], -np.inf, np.inf
+
+    def only_reader() -> onnx.NodeProto | None:
+        after = readers.get(result, [])
+        return graph.node[after[0]] if len(after) == 1 and result not in outputs else None
+
+    after = only_reader()
+    if node.op_type == "MatMul" and after is not None and after.op_type == "Add":
+        bias = next((name for name in after.input if name in constants), None)
+        if bias is not None:  # the kernel adds the bias before it rounds
+            nodes.append(readers[result][0])
+            result = after.output[0]
+            after = only_reader()
+    bounds = None if after is None else _bounds(after, constants)
+    if after is not None and bounds is not None:
+        nodes.append(readers[result][0])
+        result, (low, high) = after.output[0], bounds
+    return Fused("product", tuple(nodes), activations, result, node.input[1], bias, low, high)
+
+
+def _bounds(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> tuple[float, float] | None:
+    """Least and largest value that ``node`` lets through, where it does nothing else."""
+    if node.op_type == "Relu":
+        return 0.0, np.inf
+    if node.op_type != "Clip":
+        return None
+    bounds = [-np.inf, np.inf]
+    for place, name in enumerate(node.input[1:3]):
+        if name and name not in constants:
+            return None
+        if name:
+            bounds[place] = float(numpy_helper.to_array(constants[name]))
+    # the kernel clamps to its 256 integers: they begin at 0 where the values do, and anywhere else not at the bound
+    return (bounds[0], bounds[1]) if bounds[0] == 0 < bounds[1] else None
+
+
+def constants_of(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
+    """Tensors that the graph stores, as initializers or as Constant nodes."""
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant":
+            stored |= {name: a.t for name in node.output for a in node.attribute if a.name == "value"}
+    return stored
+
+
+def origins(graph: onnx.GraphProto) -> dict[str, str]:
+    """For each value that only passes integers through: the value it passes on."""
+    origin: dict[str, str] = {}
+    for node in graph.node:
+        if node.op_type in _PASS_THROUGH:
+            origin[node.output[0]] = origin.get(node.input[0], node.input[0])
+    return origin
