@@ -45,6 +45,9 @@ def _values(field: FieldInfo) -> str:
         return ", ".join(
             f"`{str(value).lower() if isinstance(value, bool) else value}`" for value in get_args(kind)
         )
+    if get_origin(kind) is tuple and get_origin(get_args(kind)[0]) is tuple:  # pairs: a name and what it gets
+        options = get_args(get_args(get_args(kind)[0])[1])
+        return f"table from names to {', '.join(f'`{option}`' for option in options)}"
     words = {int: "whole number", float: "number", bool: "`true`, `false`", str: "text"}
     word = words.get(kind, "list of names")  # type: ignore[arg-type]
     signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}

@@ -750,4 +750,48 @@ PLANTED: tuple[Planted, ...] = (
         "allowed = steps.size if exact else",
         "ship/test_equal.py::test_a_planted_zero_point_stops_the_shipment_and_names_the_layer",
     ),
+    # ranges of activations
+    Planted(
+        "a wider histogram moves counts into the wrong bins",
+        "quantize/histogram.py",
+        "merged = np.floor(before.edges[:-1] / width)",
+        "merged = np.ceil(before.edges[:-1] / width)",
+        "quantize/test_ranges.py::test_a_stream_has_the_histogram_of_all_its_values",
+    ),
+    Planted(
+        "what is clipped is free",
+        "quantize/clipping.py",
+        "rest**3 / 3 + beyond**3 / 3",
+        "rest**3 / 3",
+        "quantize/test_ranges.py::test_the_squared_error_of_a_histogram_is_that_of_its_values",
+    ),
+    Planted(
+        "the moving average begins at zero",
+        "quantize/ranges.py",
+        "sum_of_weights = 1 - (1 - _CONSTANT) ** self.count",
+        "sum_of_weights = 1.0",
+        "quantize/test_ranges.py::test_moving_averages_the_samples_and_does_not_favour_the_first",
+    ),
+    Planted(
+        "outliers are lost in the entropy",
+        "quantize/clipping.py",
+        "p[-1] += counts[end:].sum()",
+        "pass",
+        "quantize/test_ranges.py::test_entropy_is_the_divergence_of_the_method_worked_out_by_hand",
+    ),
+    # calibration samples
+    Planted(
+        "noise is noise even where the data are",
+        "quantize/calibration.py",
+        "if there > _NEIGHBOURS and here < _NONE:",
+        "if here < _NONE:",
+        "quantize/test_calibration.py::test_data_that_are_noise_by_nature_are_no_fault",
+    ),
+    Planted(
+        "samples of one recording count as independent",
+        "quantize/likeness.py",
+        "torch.arange(len(x)) if groups is None else _numbered(groups)",
+        "torch.arange(len(x))",
+        "quantize/test_calibration.py::test_the_means_of_few_recordings_may_differ_by_chance",
+    ),
 )

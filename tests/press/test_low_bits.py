@@ -9,14 +9,20 @@ import pytest
 
 from press.small import small_task
 from tinypress.archive import read_archive
-from tinypress.errors import RecipeError
+from tinypress.errors import InputError, RecipeError
+from tinypress.facts import Compressed
 from tinypress.measure.packed import packed_weights
 from tinypress.press.compare import BASELINE
+from tinypress.press.engine import Engine
 from tinypress.press.pipeline import press
-from tinypress.press.recipe import Recipe
+from tinypress.press.recipe import Recipe, step_from
 from tinypress.press.step import Magnitude, Quantize
+from tinypress.press.steps import Bench, apply_step
 from tinypress.press.verify import verify
 from tinypress.quantize import dequantize_layer_weights
+
+TASK = small_task()
+BENCH = Bench(TASK, Engine(), seed=0)
 
 
 def test_a_recipe_ships_four_bits_as_both_files(tmp_path: Path) -> None:
@@ -46,10 +52,31 @@ def test_a_recipe_ships_four_bits_as_both_files(tmp_path: Path) -> None:
     ("settings", "said"),
     [
         ({"method": "awq"}, "method needs weights_only"),
-        ({"keep": ("0",)}, "keep needs weights_only"),
+        ({"weights_only": True, "ranges": "mse"}, "ranges is of activations"),
+        ({"bits": 4, "other_ranges": {"0": "mse"}}, "other_ranges is of activations"),
+        ({"other_ranges": {"0": "kl"}}, "other_ranges.0.1: Input should be 'minmax'"),
         ({"weights_only": True, "per_channel": False}, "scales for each channel or group"),
     ],
 )
 def test_settings_that_do_not_go_together(settings: dict[str, object], said: str) -> None:
     with pytest.raises(RecipeError, match=said):
         Quantize(**settings)
+
+
+def test_ranges_and_layers_that_stay_float_come_from_a_recipe(tmp_path: Path) -> None:
+    step = step_from(
+        {"technique": "quantize", "keep": ["5"], "ranges": "mse", "other_ranges": {"7": "moving"}}
+    )
+    assert step_from(step.model_dump(mode="json")) == step
+    assert len({step, Quantize()}) == 2
+    with pytest.raises(InputError, match="'7' makes no value that is quantized"):  # what it makes stays float
+        apply_step(step, Compressed(TASK.model), BENCH, from_scratch=False)
+    step = step.model_copy(update={"other_ranges": (("0", "percentile"),)})
+    done = apply_step(step, Compressed(TASK.model), BENCH, from_scratch=False)
+    assert done.plan is not None
+    assert set(done.plan.weights) == {"0.weight", "7.weight"}
+    assert [(note.code, note.layer) for note in done.notes] == [("TP204", "5")]
+    usual = apply_step(Quantize(), Compressed(TASK.model), BENCH, from_scratch=False)
+    assert usual.notes == ()
+    assert usual.plan is not None
+    assert {name for name in done.plan.values if done.plan.values[name] != usual.plan.values[name]}

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, Field, TypeAdapter, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter, model_validator
 
 from tinypress.errors import InputError, RecipeError
 from tinypress.press.strict import Strict
 from tinypress.prune.model import check_pruning
+from tinypress.quantize.ranges import Ranges
 
 
 class Magnitude(Strict):
@@ -144,10 +145,23 @@ class Distill(Strict):
     epochs: int | None = Field(default=None, strict=True, ge=1)
 
 
+def _pairs(given: object) -> object:
+    """A table of names as pairs, which can be hashed."""
+    return tuple(given.items()) if isinstance(given, dict) else given
+
+
+def _changed(step: BaseModel, *names: str) -> str | None:
+    """The first of the settings that is not the usual one."""
+    return next(
+        (name for name in names if getattr(step, name) != type(step).model_fields[name].default), None
+    )
+
+
 class Quantize(Strict):
     """Pack weights into integers and, at 8 bits and unless ``weights_only``, calibrate the activations.
 
-    ``group_size``, ``method``, ``embeddings`` and ``keep`` are those of ``quantize_weights``.
+    ``group_size``, ``method`` and ``embeddings`` are those of ``quantize_weights``; ``ranges``, ``percentile`` and
+    ``other_ranges`` those of ``quantize_model``; ``keep`` names layers that stay float.
     """
 
     technique: Literal["quantize"] = "quantize"
@@ -160,13 +174,17 @@ class Quantize(Strict):
     method: Literal["nearest", "mse", "hqq", "gptq", "awq"] = "nearest"
     embeddings: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
+    ranges: Ranges = "minmax"
+    percentile: float = Field(default=0.9999, strict=True, gt=0.5, le=1)
+    other_ranges: Annotated[tuple[tuple[str, Ranges], ...], BeforeValidator(_pairs)] = ()
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        only = {"group_size": None, "method": "nearest", "embeddings": (), "keep": ()}
-        given = [name for name, usual in only.items() if getattr(self, name) != usual]
-        if given and not self.weights_only:
-            raise ValueError(f"{given[0]} needs weights_only = true")
+        if (given := _changed(self, "group_size", "method", "embeddings")) and not self.weights_only:
+            raise ValueError(f"{given} needs weights_only = true")
+        whole = not self.weights_only and self.bits == 8 and self.scheme == "symmetric"
+        if (given := _changed(self, "ranges", "percentile", "other_ranges")) and not whole:
+            raise ValueError(f"{given} is of activations, which 8 symmetric bits without weights_only have")
         if self.weights_only and not self.per_channel:
             raise ValueError("weights_only has scales for each channel or group")
         return self

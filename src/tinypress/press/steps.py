@@ -261,5 +261,10 @@ def _quantize(step: Quantize, before: Compressed, bench: Bench) -> Compressed:
         bits=step.bits,
         scheme=step.scheme,
         per_channel=step.per_channel,
+        keep=step.keep,
+        ranges=step.ranges,
+        other_ranges=dict(step.other_ranges),
+        percentile=step.percentile,
+        reference=task.train,
         quantize=bench.engine.quantize,
     )

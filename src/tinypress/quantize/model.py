@@ -8,11 +8,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from tinypress.errors import DataError, InputError, ModelError
+from tinypress.errors import InputError, ModelError
 from tinypress.facts import Change, Compressed, Note, QuantizedWeight, QuantPlan
 from tinypress.float_onnx import to_float_onnx
 from tinypress.graph import batch_norm_pairs, trace
 from tinypress.protocols import Quantize
+from tinypress.quantize.calibration import judge_calibration
 from tinypress.quantize.clipping import SHARE
 from tinypress.quantize.fold import fold_batch_norms
 from tinypress.quantize.layer import dequantize_layer_weights, quantize_layer_weights
@@ -44,6 +45,7 @@ def quantize_model(
     ranges: Ranges = "minmax",
     other_ranges: Mapping[str, Ranges] | None = None,
     percentile: float = SHARE,
+    reference: Split | None = None,
     quantize: Quantize = quantize_layer_weights,
 ) -> Compressed:
     """Quantize the weights of every Linear and Conv layer and, with ``calibration``, the activations between them.
@@ -59,11 +61,12 @@ def quantize_model(
         ranges: how the range of an activation is chosen: ``minmax``, ``moving``, ``percentile``, ``mse``, ``entropy``.
         other_ranges: another way for single activations, by the name of the layer that makes it, or of its value.
         percentile: the share of the numbers that ``percentile`` keeps inside at each end.
+        reference: data that the network was trained on, by which the calibration samples are judged.
 
     Raises:
         InputError: a setting out of range, a name that is no such layer, or a network that is quantized already.
         ModelError: no layer can be quantized, the network cannot be traced, or ``quantize`` broke a weight.
-        DataError: the calibration samples are constant.
+        DataError: nothing can be learnt from the calibration samples.
     """
     before = model if isinstance(model, Compressed) else Compressed(model)
     call = f"quantize_model({type(before.model).__name__}, bits={bits!r}, scheme={scheme!r})"
@@ -74,11 +77,10 @@ def quantize_model(
     if others and calibration is None:
         raise InputError(call, "other_ranges are for activations", "Give calibration samples")
     kept = _kept(call, before.model, keep)
-    if calibration is not None:
-        _check_calibration(call, calibration)
+    judged = judge_calibration(call, before, calibration, reference) if calibration is not None else ()
     folded = fold_batch_norms(before.model, batch_norm_pairs(trace(before.model, example_inputs)))
     weights: dict[str, QuantizedWeight] = {}
-    changes, notes = [], []
+    changes, notes = [], [*judged]
     done: dict[Tensor, tuple[str, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d]] = {}
     tables: dict[Tensor, str] = {
         layer.weight: name for name, layer in folded.named_modules() if isinstance(layer, nn.Embedding)
@@ -147,13 +149,3 @@ def _kept(call: str, model: nn.Module, keep: Collection[str]) -> frozenset[str]:
             )
     wanted = {id(layers[name]) for name in keep}
     return frozenset(name for name, layer in model.named_modules() if id(layer) in wanted)
-
-
-def _check_calibration(call: str, samples: Split) -> None:
-    for position, values in enumerate(samples.inputs, start=1):
-        if len(samples) > 1 and bool((values == values[:1]).all()):
-            raise DataError(
-                call,
-                f"all {len(samples)} calibration samples have the same input {position}",
-                "Calibrate on different samples of real data",
-            )
