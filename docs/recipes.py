@@ -46,8 +46,11 @@ def _values(field: FieldInfo) -> str:
             f"`{str(value).lower() if isinstance(value, bool) else value}`" for value in get_args(kind)
         )
     if get_origin(kind) is tuple and get_origin(get_args(kind)[0]) is tuple:  # pairs: a name and what it gets
-        options = get_args(get_args(get_args(kind)[0])[1])
-        return f"table from names to {', '.join(f'`{option}`' for option in options)}"
+        value = get_args(get_args(kind)[0])[1]
+        options = get_args(value) if get_origin(value) is Literal else ()
+        return f"table from names to {', '.join(f'`{option}`' for option in options) or 'whole numbers'}"
+    if get_origin(kind) is tuple and get_args(kind)[0] is not str:
+        return "list of whole numbers"
     words = {int: "whole number", float: "number", bool: "`true`, `false`", str: "text"}
     word = words.get(kind, "list of names")  # type: ignore[arg-type]
     signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}

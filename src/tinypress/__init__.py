@@ -55,7 +55,10 @@ from tinypress.prune import (
 )
 from tinypress.quantize import (
     QuantizedCheckpoint,
+    QuantizedTraining,
+    choose_bits,
     dequantize_layer_weights,
+    measure_sensitivity,
     quantize_checkpoint,
     quantize_layer_weights,
     quantize_model,
@@ -63,6 +66,7 @@ from tinypress.quantize import (
     read_quantized_checkpoint,
     read_quantized_weights,
     run_reference,
+    train_quantized,
 )
 from tinypress.receipt import Receipt
 from tinypress.ship import QuantizedFile, quantize_onnx
@@ -106,6 +110,7 @@ __all__ = [
     "ParameterCount",
     "QuantizedCheckpoint",
     "QuantizedFile",
+    "QuantizedTraining",
     "QuantizedWeight",
     "Receipt",
     "Recipe",
@@ -125,6 +130,7 @@ __all__ = [
     "accelerated",
     "born_again",
     "calculate_sparsity",
+    "choose_bits",
     "compare_compression_techniques",
     "compute_neuron_importance",
     "dequantize_layer_weights",
@@ -135,6 +141,7 @@ __all__ = [
     "gradual_pruning",
     "keep_zeros",
     "measure_layers",
+    "measure_sensitivity",
     "movement_pruning",
     "onnx_latency",
     "own_student",
@@ -163,6 +170,7 @@ __all__ = [
     "split_from",
     "standard_recipes",
     "supervised",
+    "train_quantized",
     "train_with_distillation",
     "triple_loss",
     "verify",

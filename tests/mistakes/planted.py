@@ -283,6 +283,42 @@ PLANTED: tuple[Planted, ...] = (
         "bias + mean.double()",
         "quantize/test_fold.py::test_the_equation_by_hand",
     ),
+    # training-aware and mixed precision
+    Planted(
+        "the step's gradient lacks what lies between the integers",
+        "quantize/fake.py",
+        "torch.where(inside, rounded - ratio,",
+        "torch.where(inside, rounded,",
+        "quantize/test_fake.py::test_the_steps_gradient_is_that_of_lsq",
+    ),
+    Planted(
+        "the gradient passes where values are clamped",
+        "quantize/fake.py",
+        "inside = (rounded + zero >= least) & (rounded + zero <= most)",
+        "inside = torch.ones_like(values, dtype=torch.bool)",
+        "quantize/test_fake.py::test_the_gradient_goes_straight_through_but_where_values_are_clamped",
+    ),
+    Planted(
+        "a frozen range goes on following",
+        "quantize/fake_value.py",
+        "if observing and not self.learned:",
+        "if not self.learned:",
+        "quantize/test_fake.py::test_a_range_follows_the_batches_only_while_it_observes",
+    ),
+    Planted(
+        "a pair that only costs more is kept and one that loses less is dropped",
+        "quantize/allocate.py",
+        "order = order[loss[order] < best_before]",
+        "order = order[:1]",
+        "quantize/test_allocate.py::test_it_is_the_best_of_all",
+    ),
+    Planted(
+        "the bound on what the rest must lose is too high",
+        "quantize/allocate.py",
+        "price * (budget - cost)",
+        "price * (budget - cost) / 2",
+        "quantize/test_allocate.py::test_it_is_the_best_of_all",
+    ),
     # the files
     Planted(
         "a bias has the scale of the weight alone",

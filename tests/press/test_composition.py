@@ -19,6 +19,7 @@ from tinypress.press.step import (
     Factorize,
     Gradual,
     Magnitude,
+    Qat,
     Quantize,
     Recover,
     Shrink,
@@ -42,6 +43,8 @@ STEPS: tuple[Step, ...] = (
     Distill(epochs=1),
     Quantize(),
     Quantize(weights_only=True, bits=4, group_size=16, method="gptq"),
+    Qat(epochs=1),
+    Qat(weights_only=True, bits=4, group_size=16, distill=True, epochs=1),
 )
 # these differ from the first step above in which weights of a layer go, and in little that follows
 PLACED: tuple[Step, ...] = (
@@ -83,8 +86,8 @@ PAIRS = [pytest.param(pair, marks=() if pair in SAMPLE else pytest.mark.slow) fo
 
 
 def name(step: Step) -> str:
-    if isinstance(step, Quantize) and step.weights_only:
-        return "weights"
+    if isinstance(step, Quantize | Qat) and step.weights_only:
+        return f"{step.technique} weights"
     special = step.pattern or step.allocation if isinstance(step, Magnitude) else None
     return f"{step.technique} {special}" if special else step.technique
 

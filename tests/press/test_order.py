@@ -29,6 +29,7 @@ from tinypress.press.step import (
     Gradual,
     Layers,
     Magnitude,
+    Qat,
     Quantize,
     Recover,
     Shrink,
@@ -48,6 +49,8 @@ FORBIDDEN: list[tuple[tuple[Step, ...], tuple[str, ...]]] = [
     ((INT8, PRUNE), ("'magnitude' after 'quantize'", "old integers")),
     ((INT8, CUT), ("'shrink' after 'quantize'", "as they were")),
     ((INT8, Quantize(weights_only=True, bits=4)), ("on integers already",)),
+    ((INT8, Qat()), ("'qat' after 'quantize'", "on integers already")),
+    ((Qat(), Recover()), ("'recover' after 'qat'", "off their integers", "Put 'qat' last")),
     ((PRUNE, THIN), ("'factorize' after 'magnitude'", "fill the zeros", "before 'magnitude'")),
     ((Gradual(sparsity=0.5), Recover(), THIN), ("'factorize' after 'gradual'",)),
     ((PATTERN, CUT), ("'shrink' after 'magnitude'", "groups of its pattern", "before 'magnitude'")),
@@ -63,6 +66,8 @@ ALLOWED: list[tuple[Step, ...]] = [
     (THIN, PRUNE, Recover()),
     (Student(ratio=0.5), Gradual(sparsity=0.5), INT8),
     (PRUNE, PRUNE, Recover(), Recover()),
+    (PRUNE, Qat()),
+    (Student(ratio=0.5), Qat()),
 ]
 
 

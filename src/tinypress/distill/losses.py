@@ -24,7 +24,7 @@ class DistillationLoss(nn.Module):
 
     Args:
         temperature: T > 0; higher shows more of what the teacher thinks of the wrong classes.
-        alpha: weight of the soft part, 0 (labels alone) to 1 (teacher alone).
+        alpha: weight of the soft part, 0 (labels alone) to 1 (teacher alone: no label is looked at).
 
     Raises:
         InputError: a value out of range.
@@ -51,8 +51,9 @@ class DistillationLoss(nn.Module):
         if student_logits.shape != teacher_logits.shape or student_logits.dim() < 2:
             raise InputError(call, "student and teacher differ in shape", "Give both [B, C] logits")
         classes = student_logits.shape[1]
-        if labels.is_floating_point() or (
-            labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < classes
+        if self.alpha < 1 and (
+            labels.is_floating_point()
+            or (labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < classes)
         ):
             raise DataError(call, f"labels are not class indices in 0..{classes - 1}", "Check the targets")
         temperature = self.temperature
@@ -62,6 +63,8 @@ class DistillationLoss(nn.Module):
             reduction="batchmean",
             log_target=True,
         )
+        if self.alpha == 1:
+            return temperature**2 * soft
         hard = functional.cross_entropy(student_logits, labels)
         return self.alpha * temperature**2 * soft + (1 - self.alpha) * hard
 
@@ -88,5 +91,7 @@ class MatchingLoss(nn.Module):
                 "Give the student the teacher's output shape",
             )
         soft = functional.mse_loss(student_outputs, teacher_outputs)
+        if self.alpha == 1:  # no label is looked at
+            return soft
         hard = self.task_loss(student_outputs, targets)
         return self.alpha * soft + (1 - self.alpha) * hard

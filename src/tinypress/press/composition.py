@@ -19,6 +19,7 @@ from tinypress.press.step import (
     Gradual,
     Layers,
     Magnitude,
+    Qat,
     Quantize,
     Recover,
     Shrink,
@@ -101,6 +102,10 @@ def contract_of(step: Step) -> Contract:
             return Contract(breaks={Promise.INTEGERS: _OFF}, trains=True)
         case Quantize():
             return Contract(ensures=frozenset({Promise.INTEGERS}), breaks={Promise.INTEGERS: _TWICE})
+        case Qat():
+            return Contract(
+                ensures=frozenset({Promise.INTEGERS}), breaks={Promise.INTEGERS: _TWICE}, trains=True
+            )
     assert_never(step)
 
 

@@ -15,6 +15,7 @@ from tinypress.press.step import (
     Factorize,
     Layers,
     Magnitude,
+    Qat,
     Quantize,
     Shrink,
     Step,
@@ -61,6 +62,15 @@ def without_training(step: Step) -> Step | None:
             return step.model_copy(update={"score": "magnitude"})
         case Shrink():
             return step.model_copy(update={"importance": "l1"})
+        case Qat():  # which layers it finds does not depend on the training
+            return Quantize(
+                weights_only=True,
+                bits=step.bits,
+                scheme=step.scheme,
+                group_size=step.group_size,
+                embeddings=step.embeddings,
+                keep=step.keep,
+            )
         case Quantize():
             return step.model_copy(update={"calibration_samples": 8})
         case Structured():

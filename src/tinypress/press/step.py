@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, PlainSerializer, TypeAdapter, model_validator
 
 from tinypress.errors import InputError, RecipeError
 from tinypress.press.strict import Strict
 from tinypress.prune.model import check_pruning
 from tinypress.quantize.ranges import Ranges
+
+
+def _pairs(given: object) -> object:
+    """A table of names as pairs, which can be hashed."""
+    return tuple(given.items()) if isinstance(given, Mapping) else given
+
+
+BitsByLayer = Annotated[
+    tuple[tuple[str, Annotated[int, Field(strict=True, ge=2, le=8)]], ...],
+    BeforeValidator(_pairs),
+    PlainSerializer(dict),
+]
+"""A table of layer = bits; kept as pairs, so that a step can be looked up by its settings."""
 
 
 class Magnitude(Strict):
@@ -145,11 +159,6 @@ class Distill(Strict):
     epochs: int | None = Field(default=None, strict=True, ge=1)
 
 
-def _pairs(given: object) -> object:
-    """A table of names as pairs, which can be hashed."""
-    return tuple(given.items()) if isinstance(given, dict) else given
-
-
 def _changed(step: BaseModel, *names: str) -> str | None:
     """The first of the settings that is not the usual one."""
     return next(
@@ -162,10 +171,16 @@ class Quantize(Strict):
 
     ``group_size``, ``method`` and ``embeddings`` are those of ``quantize_weights``; ``ranges``, ``percentile`` and
     ``other_ranges`` those of ``quantize_model``; ``keep`` names layers that stay float.
+    ``layers`` gives bits by layer in place of ``bits``, and layers without a name then stay float. ``budget_bytes`` (a
+    whole number, or a fraction of the float weights) chooses for each layer among ``choices`` or float: least loss,
+    measured on samples.
     """
 
     technique: Literal["quantize"] = "quantize"
     bits: int = Field(default=8, strict=True, ge=2, le=8)
+    layers: BitsByLayer = ()
+    budget_bytes: float | None = Field(default=None, strict=True, gt=0)
+    choices: tuple[Annotated[int, Field(strict=True, ge=2, le=8)], ...] = (8, 6, 5, 4, 3, 2)
     scheme: Literal["symmetric", "affine"] = "symmetric"
     per_channel: bool = Field(default=True, strict=True)
     calibration_samples: int = Field(default=256, strict=True, ge=1)
@@ -180,18 +195,60 @@ class Quantize(Strict):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if (given := _changed(self, "group_size", "method", "embeddings")) and not self.weights_only:
+        if (
+            given := _changed(self, "budget_bytes", "group_size", "method", "embeddings")
+        ) and not self.weights_only:
             raise ValueError(f"{given} needs weights_only = true")
         whole = not self.weights_only and self.bits == 8 and self.scheme == "symmetric"
         if (given := _changed(self, "ranges", "percentile", "other_ranges")) and not whole:
             raise ValueError(f"{given} is of activations, which 8 symmetric bits without weights_only have")
         if self.weights_only and not self.per_channel:
             raise ValueError("weights_only has scales for each channel or group")
+        if self.layers and self.budget_bytes is not None:
+            raise ValueError("give layers, or a budget_bytes that chooses them")
+        if not self.choices or len(set(self.choices)) != len(self.choices):
+            raise ValueError("choices are none, or one of them twice")
         return self
 
 
-STEPS = (Magnitude, Gradual, Shrink, Structured, Factorize, Layers, Student, Recover, Distill, Quantize)
-Step = Magnitude | Gradual | Shrink | Structured | Factorize | Layers | Student | Recover | Distill | Quantize
+class Qat(Strict):
+    """Train with fake-quantized weights and activations (QAT), then pack; zeros stay zero.
+
+    It learns from the labels, or with ``distill`` from the outputs of the network that came in, by ``temperature`` and
+    ``alpha``; at alpha 1 no label is looked at. The others are those of ``QuantizedTraining``; ``layers`` gives bits by
+    layer in place of ``bits``, and layers without a name then stay float.
+    """
+
+    technique: Literal["qat"] = "qat"
+    bits: int = Field(default=8, strict=True, ge=2, le=8)
+    layers: BitsByLayer = ()
+    scheme: Literal["symmetric", "affine"] = "symmetric"
+    group_size: int | None = Field(default=None, strict=True, ge=1, lt=2**31)
+    weights_only: bool = Field(default=False, strict=True)
+    learned_step: bool = Field(default=True, strict=True)
+    freeze: float = Field(default=0.5, strict=True, ge=0, le=1)
+    distill: bool = Field(default=False, strict=True)
+    temperature: float = Field(default=1.0, strict=True, gt=0)
+    alpha: float = Field(default=1.0, strict=True, ge=0, le=1)
+    epochs: int | None = Field(default=None, strict=True, ge=1)
+    embeddings: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
+
+
+STEPS = (Magnitude, Gradual, Shrink, Structured, Factorize, Layers, Student, Recover, Distill, Quantize, Qat)
+Step = (
+    Magnitude
+    | Gradual
+    | Shrink
+    | Structured
+    | Factorize
+    | Layers
+    | Student
+    | Recover
+    | Distill
+    | Quantize
+    | Qat
+)
 ByTechnique = Annotated[Step, Field(discriminator="technique")]
 ANY_STEP: TypeAdapter[Step] = TypeAdapter(ByTechnique)
 TECHNIQUES: dict[str, type[BaseModel]] = {step.model_fields["technique"].default: step for step in STEPS}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
-from tinypress.distill import MatchingLoss, train_with_distillation
-from tinypress.errors import ModelError, TaskError
+from tinypress.distill import train_with_distillation
+from tinypress.errors import InputError, ModelError, TaskError
 from tinypress.facts import Change, Compressed
 from tinypress.layers import owned_tensors, rebuild, structure
 from tinypress.press.composition import check_state, contract_of
@@ -23,6 +24,7 @@ from tinypress.press.step import (
     Gradual,
     Layers,
     Magnitude,
+    Qat,
     Quantize,
     Recover,
     Shrink,
@@ -30,13 +32,13 @@ from tinypress.press.step import (
     Structured,
     Student,
 )
+from tinypress.press.trained_quantized import Course, teaching_loss, trained_quantized
 from tinypress.press.zeros import check_score, zeroed, zeroed_gradually
-from tinypress.protocols import Loss
 from tinypress.prune import keep_zeros
-from tinypress.quantize import quantize_model, quantize_weights
+from tinypress.quantize import choose_bits, measure_sensitivity, quantize_model, quantize_weights
 from tinypress.shrink import OF_THE_LOSS, shrink_model
 from tinypress.shrink.keep import check_paths
-from tinypress.task import Task
+from tinypress.task import Split, Task
 from tinypress.train.checkpoint import Checkpoint
 from tinypress.train.loop import Progress, Schedule, fit, silent, supervised
 from tinypress.train.recovery import task_schedule
@@ -62,7 +64,8 @@ def check_task(bench: Bench, recipe: Recipe) -> None:
             check_paths(call, task.model, step.keep)
         if isinstance(step, Magnitude):
             check_score(call, step, bench.engine.score)
-        if contract_of(step).trains and (task.train is None or task.loss is None):
+        taught_only = isinstance(step, Qat) and step.distill and step.alpha == 1
+        if contract_of(step).trains and (task.train is None or (task.loss is None and not taught_only)):
             missing = "train data" if task.train is None else "loss"
             raise TaskError(
                 call,
@@ -117,6 +120,9 @@ def apply_step(step: Step, before: Compressed, bench: Bench, *, from_scratch: bo
             after = _recover(step, before, bench, from_scratch)
         case Distill():
             after = _distill(step, before, bench, from_scratch)
+        case Qat():
+            course = Course(_schedule(step.epochs, bench, from_scratch), bench.checkpoint, bench.progress)
+            after = trained_quantized(step, before, bench.task, bench.engine.loss, course)
         case Quantize():
             after = _quantize(step, before, bench)
     example = bench.task.example_inputs
@@ -218,18 +224,12 @@ def _distill(step: Distill, before: Compressed, bench: Bench, from_scratch: bool
     task = bench.task
     assert task.train is not None
     assert task.loss is not None
-    labels = not task.train.targets.is_floating_point() and task.train.targets.dim() == 1
-    loss: Loss = (
-        bench.engine.loss(temperature=step.temperature, alpha=step.alpha)
-        if labels
-        else MatchingLoss(step.alpha, task.loss)
-    )
     return train_with_distillation(
         before,
         task.model,
         task.train,
         task.validation,
-        loss=loss,
+        loss=teaching_loss(task, bench.engine.loss, step.temperature, step.alpha),
         schedule=_schedule(step.epochs, bench, from_scratch),
         after_step=lambda model: keep_zeros(model, before.pruned),
         checkpoint=bench.checkpoint,
@@ -245,7 +245,7 @@ def _quantize(step: Quantize, before: Compressed, bench: Bench) -> Compressed:
     if step.weights_only:
         return quantize_weights(
             before,
-            step.bits,
+            _bits(step, before, calibration, bench),
             group_size=step.group_size,
             method=step.method,
             scheme=step.scheme,
@@ -258,7 +258,7 @@ def _quantize(step: Quantize, before: Compressed, bench: Bench) -> Compressed:
         before,
         calibration,
         task.example_inputs,
-        bits=step.bits,
+        bits=dict(step.layers) if step.layers else step.bits,
         scheme=step.scheme,
         per_channel=step.per_channel,
         keep=step.keep,
@@ -268,3 +268,29 @@ def _quantize(step: Quantize, before: Compressed, bench: Bench) -> Compressed:
         reference=task.train,
         quantize=bench.engine.quantize,
     )
+
+
+def _bits(step: Quantize, before: Compressed, calibration: Split, bench: Bench) -> int | Mapping[str, int]:
+    """For all layers alike, by the step's table, or chosen under its budget by what each layer loses."""
+    if step.budget_bytes is None:
+        return dict(step.layers) if step.layers else step.bits
+    measured = measure_sensitivity(
+        before,
+        calibration,
+        bench.task.example_inputs,
+        step.choices,
+        scheme=step.scheme,
+        group_size=step.group_size,
+        embeddings=step.embeddings,
+        keep=step.keep,
+        cache=None if bench.checkpoint is None else bench.checkpoint.path,
+        progress=bench.progress,
+    )
+    mixed = choose_bits(measured, step.budget_bytes)
+    if not mixed.bits:
+        raise InputError(
+            f"step {step.model_dump()}",
+            f"all weights as floats take {mixed.weight_bytes} bytes, so that the budget changes nothing",
+            "Give less, or leave the step out",
+        )
+    return mixed.bits

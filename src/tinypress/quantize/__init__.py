@@ -2,14 +2,30 @@
 
 from tinypress.quantize.checkpoint import QuantizedCheckpoint, quantize_checkpoint
 from tinypress.quantize.layer import dequantize_layer_weights, quantize_layer_weights
+from tinypress.quantize.mixed import MixedBits, choose_bits
 from tinypress.quantize.model import quantize_model
+from tinypress.quantize.qat import (
+    QuantizedTraining,
+    finish_training,
+    prepare_training,
+    train_quantized,
+    training_hooks,
+)
 from tinypress.quantize.read_checkpoint import read_quantized_checkpoint, read_quantized_weights
 from tinypress.quantize.reference import run_reference
+from tinypress.quantize.sensitivity import LayerBits, measure_sensitivity
 from tinypress.quantize.weights_only import quantize_weights
 
 __all__ = [
+    "LayerBits",
+    "MixedBits",
     "QuantizedCheckpoint",
+    "QuantizedTraining",
+    "choose_bits",
     "dequantize_layer_weights",
+    "finish_training",
+    "measure_sensitivity",
+    "prepare_training",
     "quantize_checkpoint",
     "quantize_layer_weights",
     "quantize_model",
@@ -17,4 +33,6 @@ __all__ = [
     "read_quantized_checkpoint",
     "read_quantized_weights",
     "run_reference",
+    "train_quantized",
+    "training_hooks",
 ]

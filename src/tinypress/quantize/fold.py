@@ -10,7 +10,7 @@ import copy
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tinypress.errors import ModelError
 from tinypress.layers import replace_module
@@ -27,24 +27,37 @@ def fold_batch_norms(model: nn.Module, pairs: Sequence[tuple[str, str]]) -> nn.M
     folded = copy.deepcopy(model).eval()
     for layer_name, norm_name in pairs:
         layer, norm = folded.get_submodule(layer_name), folded.get_submodule(norm_name)
-        mean, variance = norm.running_mean, norm.running_var
-        if not isinstance(mean, torch.Tensor) or not isinstance(variance, torch.Tensor):
+        if not isinstance(norm.running_mean, Tensor) or not isinstance(norm.running_var, Tensor):
             raise ModelError(
                 f"fold_batch_norms({type(model).__name__}, {norm_name!r})",
                 "this batch norm keeps no running statistics",
                 "Build it with track_running_stats=True",
             )
-        weight = layer.weight
-        assert isinstance(weight, nn.Parameter)
-        assert isinstance(norm.eps, float)
+        assert isinstance(layer.weight, nn.Parameter)
         with torch.no_grad():
-            factor = 1 / torch.sqrt(variance.double() + norm.eps)
-            if isinstance(norm.weight, torch.Tensor):
-                factor = factor * norm.weight.double()
-            bias = layer.bias.double() if isinstance(layer.bias, torch.Tensor) else torch.zeros_like(factor)
-            shift = norm.bias.double() if isinstance(norm.bias, torch.Tensor) else torch.zeros_like(factor)
-            rows = factor.reshape(-1, *[1] * (weight.dim() - 1))
-            layer.weight = nn.Parameter((weight.double() * rows).to(weight.dtype), weight.requires_grad)
-            layer.bias = nn.Parameter(((bias - mean.double()) * factor + shift).to(weight.dtype))
+            weight, bias = folded_tensors(layer, norm)
+        layer.weight = nn.Parameter(weight, layer.weight.requires_grad)
+        layer.bias = nn.Parameter(bias)
         replace_module(folded, norm_name, nn.Identity())
     return folded
+
+
+def folded_tensors(layer: nn.Module, norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """Weight and bias of ``layer`` and the batch norm behind it as one (Jacob et al., eq. 14); gradients flow.
+
+    w' = gamma * w / sqrt(var + eps) and b' = beta + gamma * (b - mean) / sqrt(var + eps), with the running statistics.
+    """
+    weight, mean, variance = layer.weight, norm.running_mean, norm.running_var
+    assert isinstance(weight, Tensor)
+    assert isinstance(mean, Tensor)
+    assert isinstance(variance, Tensor)
+    assert isinstance(norm.eps, float)
+    factor = 1 / torch.sqrt(variance.double() + norm.eps)
+    if isinstance(norm.weight, Tensor):
+        factor = factor * norm.weight.double()
+    bias = layer.bias.double() if isinstance(layer.bias, Tensor) else torch.zeros_like(factor)
+    shift = norm.bias.double() if isinstance(norm.bias, Tensor) else torch.zeros_like(factor)
+    rows = factor.reshape(-1, *[1] * (weight.dim() - 1))
+    return (weight.double() * rows).to(weight.dtype), ((bias - mean.double()) * factor + shift).to(
+        weight.dtype
+    )

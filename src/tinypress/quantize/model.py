@@ -13,9 +13,11 @@ from tinypress.facts import Change, Compressed, Note, QuantizedWeight, QuantPlan
 from tinypress.float_onnx import to_float_onnx
 from tinypress.graph import batch_norm_pairs, trace
 from tinypress.protocols import Quantize
+from tinypress.quantize.by_layer import Bits, bits_of, check_bits, shown
 from tinypress.quantize.calibration import judge_calibration
 from tinypress.quantize.clipping import SHARE
 from tinypress.quantize.fold import fold_batch_norms
+from tinypress.quantize.fused import has_integer_kernel
 from tinypress.quantize.layer import dequantize_layer_weights, quantize_layer_weights
 from tinypress.quantize.ranges import Ranges, check_ranges
 from tinypress.quantize.values import calibrate
@@ -38,7 +40,7 @@ def quantize_model(
     calibration: Split | None,
     example_inputs: tuple[Tensor, ...],
     *,
-    bits: int = 8,
+    bits: Bits = 8,
     scheme: Literal["symmetric", "affine"] = "symmetric",
     per_channel: bool = True,
     keep: Collection[str] = (),
@@ -55,8 +57,8 @@ def quantize_model(
 
     Args:
         calibration: samples like those the network will see; ``None`` quantizes the weights alone.
-        bits: 2 to 8 for each weight; activations are calibrated for 8-bit symmetric weights only, which is
-            what integer kernels take.
+        bits: 2 to 8 for each weight, or those of each layer by its name (one that is not named stays float).
+            Activations are calibrated around layers of 8 symmetric bits only, which is what integer kernels take.
         keep: names of layers that stay float.
         ranges: how the range of an activation is chosen: ``minmax``, ``moving``, ``percentile``, ``mse``, ``entropy``.
         other_ranges: another way for single activations, by the name of the layer that makes it, or of its value.
@@ -69,14 +71,20 @@ def quantize_model(
         DataError: nothing can be learnt from the calibration samples.
     """
     before = model if isinstance(model, Compressed) else Compressed(model)
-    call = f"quantize_model({type(before.model).__name__}, bits={bits!r}, scheme={scheme!r})"
+    call = f"quantize_model({type(before.model).__name__}, bits={shown(bits)}, scheme={scheme!r})"
     if before.plan is not None:
         raise InputError(call, "the network is quantized already", "Quantize once, as the last step")
     others = dict(other_ranges or {})
     check_ranges(call, (ranges, *others.values()), percentile)
     if others and calibration is None:
         raise InputError(call, "other_ranges are for activations", "Give calibration samples")
-    kept = _kept(call, before.model, keep)
+    kept = _first_names(call, before.model, "keep", keep)
+    if isinstance(bits, Mapping):
+        check_bits(call, bits, scheme, None)
+        named = _first_names(call, before.model, "bits", bits)
+        kept |= {
+            name for name, layer in before.model.named_modules() if isinstance(layer, _QUANTIZED)
+        } - named
     judged = judge_calibration(call, before, calibration, reference) if calibration is not None else ()
     folded = fold_batch_norms(before.model, batch_norm_pairs(trace(before.model, example_inputs)))
     weights: dict[str, QuantizedWeight] = {}
@@ -100,7 +108,8 @@ def quantize_model(
             layer.weight = owner.weight
             packed = weights[f"{first}.weight"]
         else:
-            packed = quantize(layer, bits, scheme=scheme, per_channel=per_channel)
+            each = bits if isinstance(bits, int) else bits_of(_names(before.model, name), bits)
+            packed = quantize(layer, each, scheme=scheme, per_channel=per_channel)
             _put(call, name, layer, packed)
             done[own] = name, layer
         if own in tables:
@@ -112,9 +121,9 @@ def quantize_model(
         changes.append(Change(name, "bits", 8 * layer.weight.element_size(), packed.bits))
     if not weights:
         raise ModelError(call, "there is no Linear or Conv layer left to quantize", "Name another technique")
-    integers = bits == 8 and scheme == "symmetric" and calibration is not None
+    integers = {name: packed for name, packed in weights.items() if has_integer_kernel(packed)}
     values = (
-        calibrate(to_float_onnx(folded, example_inputs), weights, calibration, ranges, others, percentile)
+        calibrate(to_float_onnx(folded, example_inputs), integers, calibration, ranges, others, percentile)
         if integers and calibration is not None
         else {}
     )
@@ -135,17 +144,23 @@ def _put(
     layer.weight = nn.Parameter(weight.to(layer.weight.dtype), layer.weight.requires_grad)
 
 
-def _kept(call: str, model: nn.Module, keep: Collection[str]) -> frozenset[str]:
-    """The layers to keep, by the name under which the network lists each first."""
+def _first_names(call: str, model: nn.Module, what: str, names: Collection[str]) -> frozenset[str]:
+    """The layers with these names, by the name under which the network lists each first."""
     layers = {
         name: layer
         for name, layer in model.named_modules(remove_duplicate=False)
         if isinstance(layer, _QUANTIZED)
     }
-    for name in keep:
+    for name in names:
         if name not in layers:
             raise InputError(
-                call, f"keep: {name!r} is no layer that could be quantized", f"Choose from {list(layers)}"
+                call, f"{what}: {name!r} is no layer that could be quantized", f"Choose from {list(layers)}"
             )
-    wanted = {id(layers[name]) for name in keep}
+    wanted = {id(layers[name]) for name in names}
     return frozenset(name for name, layer in model.named_modules() if id(layer) in wanted)
+
+
+def _names(model: nn.Module, name: str) -> list[str]:
+    """All names of the layer that the network lists first under ``name``."""
+    layer = model.get_submodule(name)
+    return [other for other, found in model.named_modules(remove_duplicate=False) if found is layer]

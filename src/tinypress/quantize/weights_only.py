@@ -18,6 +18,7 @@ from tinypress.graph import batch_norm_pairs, trace
 from tinypress.layers import copy_model
 from tinypress.quantize.affine import Scheme
 from tinypress.quantize.awq import awq_rows
+from tinypress.quantize.by_layer import Bits, bits_of, check_bits, kept_float, shown
 from tinypress.quantize.fold import fold_batch_norms
 from tinypress.quantize.gptq import gptq_rows
 from tinypress.quantize.halves import HALVES, Half, half_weight
@@ -25,7 +26,7 @@ from tinypress.quantize.hqq import half_quadratic
 from tinypress.quantize.inputs import Inputs, Layer, layers_in_order, observe
 from tinypress.quantize.layer import dequantize_layer_weights, packed_weight, quantize_weight, weight_of
 from tinypress.quantize.mse import least_squared_error
-from tinypress.quantize.rows import Fit, Grid, check_settings, whole_range
+from tinypress.quantize.rows import Fit, Grid, whole_range
 from tinypress.quantize.shared import Choice, choose
 from tinypress.task import Split
 
@@ -43,7 +44,7 @@ class _How:
 
 def quantize_weights(
     model: nn.Module | Compressed,
-    bits: int = 4,
+    bits: Bits = 4,
     *,
     group_size: int | None = 32,
     method: Method = "nearest",
@@ -61,7 +62,8 @@ def quantize_weights(
     weights, the plan their integers. What was exactly zero stays so; tensors that are one stay one.
 
     Args:
-        bits: 2 to 8, or 16 with the scheme ``float16`` or ``bfloat16``, which have no scale and no groups.
+        bits: 2 to 8, or those of each layer by its name (one that is not named stays float); or 16 with the scheme
+            ``float16`` or ``bfloat16``, which have no scale and no groups.
         group_size: so many neighbouring weights of an output channel share a scale; ``None`` for all of them.
         method: ``nearest`` rounds; ``mse`` and ``hqq`` look for a better range in the weights alone; ``gptq`` and
             ``awq`` look at what ``calibration`` feeds to each layer, after the layers before it were quantized.
@@ -79,10 +81,10 @@ def quantize_weights(
         DataError: the method needs calibration samples and there are none.
     """
     before = model if isinstance(model, Compressed) else Compressed(model)
-    call = f"quantize_weights({type(before.model).__name__}, bits={bits!r}, method={method!r})"
+    call = f"quantize_weights({type(before.model).__name__}, bits={shown(bits)}, method={method!r})"
     half = scheme in HALVES
     if not half:
-        check_settings(call, bits, scheme, group_size)
+        check_bits(call, bits, scheme, group_size)
     elif bits != 16 or method != "nearest":
         raise InputError(
             call, f"{scheme} has {bits!r} bits and method {method!r}", "Give 16 bits and method='nearest'"
@@ -96,17 +98,18 @@ def quantize_weights(
     given = example_inputs
     if given is None and calibration is not None:
         given = tuple(column[:2] for column in calibration.inputs)
-    network, unfolded = _folded(before.model, given)
-    choices, left = choose(call, network, frozenset(embeddings), frozenset(keep))
-    how: _How | Half = (
-        scheme
-        if scheme == "float16" or scheme == "bfloat16"
-        else _How(method, Grid(bits, scheme, group_size, power_of_two), act_order)
-    )
+    network, unfolded = folded(before.model, given)
+    kept = kept_float(call, network, bits, embeddings, keep)
+    choices, left = choose(call, network, frozenset(embeddings), kept)
     weights: dict[str, QuantizedWeight] = {}
     changes, notes = [], [*unfolded, *left]
     for choice in _in_order(network, choices, calibration):
         was = 8 * choice.layers[0].weight.element_size()
+        how: _How | Half = (
+            scheme
+            if scheme == "float16" or scheme == "bfloat16"
+            else _How(method, Grid(bits_of(choice.names, bits), scheme, group_size, power_of_two), act_order)
+        )
         packed, note = _quantized(call, network, choice, how, calibration)
         if note is not None:
             notes.append(note)
@@ -122,7 +125,8 @@ def quantize_weights(
     )
 
 
-def _folded(model: nn.Module, inputs: tuple[Tensor, ...] | None) -> tuple[nn.Module, list[Note]]:
+def folded(model: nn.Module, inputs: tuple[Tensor, ...] | None) -> tuple[nn.Module, list[Note]]:
+    """A copy of ``model`` with batch norm folded, where there is any and ``inputs`` to trace it; else a note."""
     if not any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in model.modules()):
         return copy_model(model).eval(), []
     if inputs is None:

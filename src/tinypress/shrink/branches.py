@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from tinypress.graph import Node, Ref, Traced, tensors_of
-from tinypress.shrink.reference import compute, execute
+from tinypress.graph.run import compute
+from tinypress.shrink.reference import execute
 
 aten = torch.ops.aten
 

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from tinypress.errors import InputError, ModelError
 from tinypress.graph import Node, Traced
+from tinypress.graph.run import compute
 from tinypress.shrink.groups import Survey
-from tinypress.shrink.reference import compute, execute
+from tinypress.shrink.reference import execute
 from tinypress.shrink.saliency import Evidence
 
 

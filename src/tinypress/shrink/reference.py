@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tinypress.graph import Node, Ref, Traced, tensors_of
+from tinypress.graph import Node, Traced, run, tensors_of
+from tinypress.graph.run import compute, filled
 from tinypress.shrink.flow import Dims
 from tinypress.shrink.groups import Survey
 
@@ -69,28 +70,9 @@ def execute(
     tensors, which it may change. Returns the values of the outputs by name."""
     # copies, because an operation may write into what it is given
     buffers = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
-    tensors: dict[str, Tensor] = {**dict(model.named_parameters()), **buffers}
-    given = {name: x.clone() for name, x in zip(traced.inputs, inputs, strict=True)}
-    last = {name: place for place, node in enumerate(traced) for name in node.inputs}
-    values: dict[str, Any] = {}
+    parameters = {name: parameter.detach() for name, parameter in model.named_parameters()}
     with torch.no_grad():
-        for place, node in enumerate(traced):
-            if node.kind == "input":
-                values[node.name] = given[node.name]
-            elif node.kind != "call":
-                values[node.name] = node.constant if node.tensor is None else tensors[node.tensor].detach()
-            values[node.name] = call(node, values)
-            for name in node.inputs:
-                if last[name] == place and name not in traced.outputs:
-                    values.pop(name, None)
-    return {name: values[name] for name in traced.outputs}
-
-
-def compute(node: Node, values: Mapping[str, Any]) -> Any:
-    """The value of a call from those that it reads."""
-    assert node.op is not None
-    args, kwargs = _filled(node.args, values.__getitem__), _filled(dict(node.kwargs), values.__getitem__)
-    return node.op(*args, **kwargs)
+        return run.execute(traced, [x.clone() for x in inputs], {**parameters, **buffers}, call)
 
 
 def _masked(node: Node, values: Mapping[str, Any], found: Survey, gone: NDArray[np.bool_]) -> Any:
@@ -105,16 +87,6 @@ def _masked(node: Node, values: Mapping[str, Any], found: Survey, gone: NDArray[
     if parts is not None and isinstance(result, tuple | list):
         return tuple(_mask(part, labels, gone) for part, labels in zip(result, parts, strict=True))
     return _mask(result, dims, gone)
-
-
-def _filled(value: Any, take: Callable[[str], Any]) -> Any:
-    if isinstance(value, Ref):
-        return take(value.node)
-    if isinstance(value, tuple | list):
-        return [_filled(part, take) for part in value]
-    if isinstance(value, dict):
-        return {key: _filled(part, take) for key, part in value.items()}
-    return value
 
 
 def _mask(value: Any, dims: Dims | None, gone: NDArray[np.bool_]) -> Any:
@@ -137,7 +109,7 @@ def _of_the_rest(
                 value = value.index_select(dim, _left(gone[labels], value))
         return value
 
-    args, kwargs = _filled(node.args, kept), _filled(dict(node.kwargs), kept)
+    args, kwargs = filled(node.args, kept), filled(dict(node.kwargs), kept)
     if node.op in (aten.layer_norm, aten.rms_norm):
         args[1] = list(args[0].shape[-len(args[1]) :])
     assert node.op is not None

@@ -1,0 +1,92 @@
+"""The step that trains a network as its quantized self, on labels or on what the task's network says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from tinypress.distill import MatchingLoss, train_with_distillation
+from tinypress.facts import Change, Compressed
+from tinypress.press.step import Qat
+from tinypress.protocols import Loss, MakeLoss
+from tinypress.quantize import QuantizedTraining, finish_training, prepare_training, training_hooks
+from tinypress.quantize.qat import described
+from tinypress.task import Task
+from tinypress.train.checkpoint import Checkpoint
+from tinypress.train.loop import Progress, Schedule, fit, supervised
+
+_SAMPLES = 256  # by which the activations' steps begin
+
+
+@dataclass(frozen=True)
+class Course:
+    """How long and how fast the step trains, where its state is kept, and who watches."""
+
+    schedule: Schedule
+    checkpoint: Checkpoint | None
+    progress: Progress
+
+
+def trained_quantized(
+    step: Qat, before: Compressed, task: Task, make_loss: MakeLoss, course: Course
+) -> Compressed:
+    """The network after the training, with the plan of its integers."""
+    assert task.train is not None
+    how = QuantizedTraining(
+        bits=dict(step.layers) if step.layers else step.bits,
+        scheme=step.scheme,
+        group_size=step.group_size,
+        weights_only=step.weights_only,
+        learned_step=step.learned_step,
+        freeze=step.freeze,
+        embeddings=step.embeddings,
+        keep=step.keep,
+    )
+    order = torch.randperm(len(task.train), generator=torch.Generator().manual_seed(course.schedule.seed))
+    ready = prepare_training(before, task.train.take(order[:_SAMPLES]), task.example_inputs, how)
+    checkpoint = course.checkpoint
+    if checkpoint is not None:
+        checkpoint = replace(checkpoint, key=f"{checkpoint.key} {described(how)}")
+    if step.distill:
+        taught = train_with_distillation(
+            ready,
+            task.model,
+            task.train,
+            task.validation,
+            loss=teaching_loss(task, make_loss, step.temperature, step.alpha),
+            schedule=course.schedule,
+            hooks=training_hooks(ready, how),
+            checkpoint=checkpoint,
+            progress=course.progress,
+        )
+        return finish_training(taught)
+    assert task.loss is not None
+    fitted = fit(
+        ready.model,
+        task.train,
+        task.validation,
+        supervised(task.loss),
+        course.schedule,
+        hooks=training_hooks(ready, how),
+        checkpoint=checkpoint,
+        progress=course.progress,
+        what="training quantized",
+    )
+    steps = Change("", "training steps", 0, fitted.steps)
+    return finish_training(replace(ready, model=fitted.model, changes=(*ready.changes, steps)))
+
+
+def teaching_loss(task: Task, make_loss: MakeLoss, temperature: float, alpha: float) -> Loss:
+    """Soft targets where the task's targets are classes, else the distance to the teacher's outputs."""
+    assert task.train is not None
+    targets = task.train.targets
+    if not targets.is_floating_point() and targets.dim() == 1:
+        return make_loss(temperature=temperature, alpha=alpha)
+    return MatchingLoss(alpha, task.loss if task.loss is not None else _no_loss)
+
+
+def _no_loss(outputs: Tensor, targets: Tensor) -> Tensor:
+    """For a task without a loss, where the teacher alone is asked."""
+    return outputs.new_zeros(())
