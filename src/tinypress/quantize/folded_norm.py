@@ -44,9 +44,9 @@ class FoldedNorm:
         bias = self.bias.double() if isinstance(self.bias, Tensor) else torch.zeros_like(factor)
         seen_mean = (rows.mean(1) - self.folded_bias.double()) / factor + bias
         seen_variance = rows.var(1) / factor.square()
-        if isinstance(tracked, Tensor):
-            tracked += 1
-        share = norm.momentum if isinstance(norm.momentum, float) else 1 / float(tracked or 1)
+        assert isinstance(tracked, Tensor)
+        tracked += 1
+        share = norm.momentum if isinstance(norm.momentum, float) else 1 / int(tracked)
         for running, seen in ((mean, seen_mean), (variance, seen_variance)):
             known = torch.isfinite(seen)
             running.copy_(torch.where(known, (1 - share) * running + share * seen, running.double()))
