@@ -12,10 +12,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from bench import equal_macs, int8_time, pack, prune, recovery, speedup, structured
-from tinypress.files import write_json
+from bench import equal_macs, int8_quality, int8_speed, int8_time, pack, prune, recovery, speedup, structured
+from tinypress.files import write_bytes, write_json
 
 FULL, QUICK = 100_000_000, 2_000_000
+PAGE = Path(__file__).parents[1] / "docs" / "quantization-peers.md"
 
 
 def main() -> None:
@@ -25,7 +26,17 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument(
         "--only",
-        choices=("prune", "pack", "structured", "equal-macs", "speedup", "recovery", "int8-time"),
+        choices=(
+            "prune",
+            "pack",
+            "structured",
+            "equal-macs",
+            "speedup",
+            "recovery",
+            "int8-time",
+            "int8-quality",
+            "int8-speed",
+        ),
         help="one benchmark instead of all",
     )
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results.json")
@@ -53,6 +64,11 @@ def main() -> None:
         results["int8_time"] = int8_time.measure(
             *((1, 4) if asked.quick else (asked.repeats, int8_time.IMAGES))
         )
+    if asked.only in (None, "int8-quality"):
+        results["int8_quality"] = int8_quality.measure(("watch",) if asked.quick else ())
+    if asked.only in (None, "int8-speed"):
+        cnn = ("efficientnet-lite0",) if asked.quick else ()
+        results["int8_speed"] = int8_speed.measure(1.0 if asked.quick else 6.0, cnn)
     table = _table(results)
     if table.row_count:
         Console().print(table)
@@ -62,6 +78,12 @@ def main() -> None:
         Console().print(_equal_macs_table(name, row))
     if "int8_time" in results:
         Console().print(int8_time.table(results["int8_time"]))
+    if "int8_quality" in results:
+        Console().print(int8_quality.table(results["int8_quality"]))
+        if not asked.quick:
+            write_bytes(PAGE, int8_quality.page(results["int8_quality"], results["machine"]).encode())
+    if "int8_speed" in results:
+        Console().print(int8_speed.table(results["int8_speed"]))
     if "recovery" in results:
         Console().print(_recovery_table(results["recovery"]))
     write_json(asked.out, results)
