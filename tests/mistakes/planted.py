@@ -179,6 +179,20 @@ PLANTED: tuple[Planted, ...] = (
         "quantize/test_layer.py::test_each_output_channel_has_a_scale",
     ),
     Planted(
+        "a batch norm that turns a channel over leaves its integers as they were",
+        "quantize/absorb.py",
+        "torch.where(turned[:, None], least + most - q_CK, q_CK)",
+        "q_CK",
+        "quantize/test_absorb.py::test_rows_are_multiplied_by_their_factor",
+    ),
+    Planted(
+        "a Gemm that stores its weight the other way has its scales along the inputs",
+        "ship/from_onnx.py",
+        "1 if turned else 0",
+        "0 if turned else 1",
+        "ship/test_from_onnx.py::test_the_file_computes_in_integers_what_the_float_file_does",
+    ),
+    Planted(
         "an error moves the columns after it the wrong way",
         "quantize/gptq.py",
         "w_CK[:, end:] -= errors @",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import onnx
 import pytest
+import torch
 
 from press.small import small_task
 from tinypress.archive import read_archive
@@ -26,7 +27,8 @@ BENCH = Bench(TASK, Engine(), seed=0)
 
 
 def test_a_recipe_ships_four_bits_as_both_files(tmp_path: Path) -> None:
-    steps = (Magnitude(sparsity=0.3), Quantize(bits=4, weights_only=True, group_size=16, method="gptq"))
+    four = Quantize(bits=4, weights_only=True, group_size=16, method="gptq", batch_norm=True)
+    steps = (Magnitude(sparsity=0.3), four)
     recipe = Recipe(name="gptq4", steps=steps, ship=("onnx", "archive"))
     receipt = press(small_task(), (BASELINE, recipe), tmp_path / "run")
     layers = {layer.name: layer for layer in receipt.candidate("gptq4").layers}
@@ -48,6 +50,18 @@ def test_a_recipe_ships_four_bits_as_both_files(tmp_path: Path) -> None:
     assert verify(tmp_path / "run", small_task()) == ()
 
 
+def test_a_step_estimates_batch_norm_again() -> None:
+    bench, plans = Bench(small_task(), Engine(), 0), []
+    for again in (False, True):
+        step = Quantize(bits=2, weights_only=True, batch_norm=again)
+        plans.append(apply_step(step, Compressed(bench.task.model), bench, from_scratch=False).plan)
+    assert plans[0] is not None
+    assert plans[1] is not None
+    scales = [plan.weights["0.weight"].scale for plan in plans if plan is not None]
+    assert not torch.allclose(scales[0], scales[1], rtol=1e-3)
+    assert torch.equal(*(plan.weights["7.weight"].scale for plan in plans if plan is not None))
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
@@ -55,6 +69,7 @@ def test_a_recipe_ships_four_bits_as_both_files(tmp_path: Path) -> None:
         ({"weights_only": True, "ranges": "mse"}, "ranges is of activations"),
         ({"bits": 4, "other_ranges": {"0": "mse"}}, "other_ranges is of activations"),
         ({"other_ranges": {"0": "kl"}}, "other_ranges.0.1: Input should be 'minmax'"),
+        ({"batch_norm": True}, "batch_norm needs weights_only"),
         ({"weights_only": True, "per_channel": False}, "scales for each channel or group"),
     ],
 )

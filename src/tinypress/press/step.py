@@ -174,6 +174,7 @@ class Quantize(Strict):
     ``layers`` gives bits by layer in place of ``bits``, and layers without a name then stay float. ``budget_bytes`` (a
     whole number, or a fraction of the float weights) chooses for each layer among ``choices`` or float: least loss,
     measured on samples.
+    With ``batch_norm`` its moments are estimated again on the calibration samples, behind quantized weights.
     """
 
     technique: Literal["quantize"] = "quantize"
@@ -189,6 +190,7 @@ class Quantize(Strict):
     method: Literal["nearest", "mse", "hqq", "gptq", "awq"] = "nearest"
     embeddings: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
+    batch_norm: bool = Field(default=False, strict=True)
     ranges: Ranges = "minmax"
     percentile: float = Field(default=0.9999, strict=True, gt=0.5, le=1)
     other_ranges: Annotated[tuple[tuple[str, Ranges], ...], BeforeValidator(_pairs)] = ()
@@ -196,7 +198,7 @@ class Quantize(Strict):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if (
-            given := _changed(self, "budget_bytes", "group_size", "method", "embeddings")
+            given := _changed(self, "budget_bytes", "group_size", "method", "embeddings", "batch_norm")
         ) and not self.weights_only:
             raise ValueError(f"{given} needs weights_only = true")
         whole = not self.weights_only and self.bits == 8 and self.scheme == "symmetric"

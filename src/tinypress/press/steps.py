@@ -253,6 +253,7 @@ def _quantize(step: Quantize, before: Compressed, bench: Bench) -> Compressed:
             example_inputs=task.example_inputs,
             embeddings=step.embeddings,
             keep=step.keep,
+            batch_norm=calibration if step.batch_norm else None,
         )
     return quantize_model(
         before,
