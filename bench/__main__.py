@@ -12,7 +12,18 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from bench import equal_macs, int8_quality, int8_speed, int8_time, pack, prune, recovery, speedup, structured
+from bench import (
+    equal_macs,
+    few_bits,
+    int8_quality,
+    int8_speed,
+    int8_time,
+    pack,
+    prune,
+    recovery,
+    speedup,
+    structured,
+)
 from tinypress.files import write_bytes, write_json
 
 FULL, QUICK = 100_000_000, 2_000_000
@@ -36,6 +47,7 @@ def main() -> None:
             "int8-time",
             "int8-quality",
             "int8-speed",
+            "few-bits",
         ),
         help="one benchmark instead of all",
     )
@@ -69,6 +81,9 @@ def main() -> None:
     if asked.only in (None, "int8-speed"):
         cnn = ("efficientnet-lite0",) if asked.quick else ()
         results["int8_speed"] = int8_speed.measure(1.0 if asked.quick else 6.0, cnn)
+    if asked.only in (None, "few-bits"):
+        few_tasks = ("watch",) if asked.quick else ("watch", "digits", "crepe-tiny")
+        results["few_bits"] = few_bits.measure(few_tasks, (3,) if asked.quick else (4, 3, 2))
     table = _table(results)
     if table.row_count:
         Console().print(table)
@@ -76,6 +91,8 @@ def main() -> None:
         Console().print(_speedup_table(name, row))
     for name, row in results.get("equal_macs", {}).items():
         Console().print(_equal_macs_table(name, row))
+    for name, row in results.get("few_bits", {}).items():
+        Console().print(few_bits.table(name, row))
     if "int8_time" in results:
         Console().print(int8_time.table(results["int8_time"]))
     if "int8_quality" in results:

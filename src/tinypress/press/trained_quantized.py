@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from tinypress.distill import MatchingLoss, train_with_distillation
-from tinypress.facts import Change, Compressed
+from tinypress.facts import Compressed
 from tinypress.press.step import Qat
 from tinypress.protocols import Loss, MakeLoss
-from tinypress.quantize import QuantizedTraining, finish_training, prepare_training, training_hooks
-from tinypress.quantize.qat import described
+from tinypress.quantize import (
+    QuantizedTraining,
+    finish_training,
+    prepare_training,
+    train_quantized,
+    training_hooks,
+)
 from tinypress.task import Task
 from tinypress.train.checkpoint import Checkpoint
-from tinypress.train.loop import Progress, Schedule, fit, supervised
+from tinypress.train.loop import Progress, Schedule, supervised
 
 _SAMPLES = 256  # by which the activations' steps begin
 
@@ -45,37 +50,34 @@ def trained_quantized(
         keep=step.keep,
     )
     order = torch.randperm(len(task.train), generator=torch.Generator().manual_seed(course.schedule.seed))
-    ready = prepare_training(before, task.train.take(order[:_SAMPLES]), task.example_inputs, how)
-    checkpoint = course.checkpoint
-    if checkpoint is not None:
-        checkpoint = replace(checkpoint, key=f"{checkpoint.key} {described(how)}")
-    if step.distill:
-        taught = train_with_distillation(
-            ready,
-            task.model,
+    calibration = task.train.take(order[:_SAMPLES])
+    if not step.distill:
+        assert task.loss is not None
+        return train_quantized(
+            before,
             task.train,
             task.validation,
-            loss=teaching_loss(task, make_loss, step.temperature, step.alpha),
+            supervised(task.loss),
+            task.example_inputs,
+            how,
+            calibration=calibration,
             schedule=course.schedule,
-            hooks=training_hooks(ready, how),
-            checkpoint=checkpoint,
+            checkpoint=course.checkpoint,
             progress=course.progress,
         )
-        return finish_training(taught)
-    assert task.loss is not None
-    fitted = fit(
-        ready.model,
+    ready = prepare_training(before, calibration, task.example_inputs, how)
+    taught = train_with_distillation(
+        ready,
+        task.model,
         task.train,
         task.validation,
-        supervised(task.loss),
-        course.schedule,
+        loss=teaching_loss(task, make_loss, step.temperature, step.alpha),
+        schedule=course.schedule,
         hooks=training_hooks(ready, how),
-        checkpoint=checkpoint,
+        checkpoint=course.checkpoint,
         progress=course.progress,
-        what="training quantized",
     )
-    steps = Change("", "training steps", 0, fitted.steps)
-    return finish_training(replace(ready, model=fitted.model, changes=(*ready.changes, steps)))
+    return finish_training(taught)
 
 
 def teaching_loss(task: Task, make_loss: MakeLoss, temperature: float, alpha: float) -> Loss:

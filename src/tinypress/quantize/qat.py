@@ -25,6 +25,7 @@ from tinypress.graph.run import check_can_run
 from tinypress.layers import copy_model
 from tinypress.quantize.affine import Scheme
 from tinypress.quantize.by_layer import Bits, bits_of, check_bits, kept_float, shown
+from tinypress.quantize.calibration import judge_calibration
 from tinypress.quantize.fake_value import FakeValue
 from tinypress.quantize.fake_weight import FakeWeight
 from tinypress.quantize.fold import fold_batch_norms
@@ -98,7 +99,7 @@ def train_quantized(
     Raises:
         InputError: a setting out of range, or a network that is quantized already.
         ModelError: nothing can be quantized, the network cannot be traced, or the loss became NaN.
-        DataError: the samples became NaN or infinite.
+        DataError: the samples became NaN or infinite, or nothing can be learnt from those of ``calibration``.
     """
     before = model if isinstance(model, Compressed) else Compressed(model)
     how = how if how is not None else QuantizedTraining()
@@ -160,6 +161,7 @@ def prepare_training(
     values: list[FakeValue] = []
     notes: list[Note] = list(left)
     if not how.weights_only and integer:
+        notes += judge_calibration(call, before, calibration)
         proto = to_float_onnx(folded, example_inputs)
         found = calibrate(proto, integer, calibration)
         passed = origins(proto.graph)
@@ -170,7 +172,7 @@ def prepare_training(
         values = _fake_values(found, nodes, passed, bounds, how.learned_step)
     elif not how.weights_only:
         text = "no layer has 8 symmetric bits and one scale a channel: activations stay float"
-        notes.append(Note("TP220", "note", None, text))
+        notes.append(Note("TP214", "note", None, text))
     simulated = Simulated(network, traced, pairs, weights, values).to(_device(network))
     pruned = frozenset(f"model.{name}" for name in before.pruned)
     return Compressed(simulated, before.changes, (*before.notes, *notes), pruned)
