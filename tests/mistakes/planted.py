@@ -320,11 +320,11 @@ PLANTED: tuple[Planted, ...] = (
         "quantize/test_fake.py::test_a_range_follows_the_batches_only_while_it_observes",
     ),
     Planted(
-        "a pair that only costs more is kept and one that loses less is dropped",
+        "only the cheapest beginning is kept",
         "quantize/allocate.py",
         "order = order[loss[order] < best_before]",
         "order = order[:1]",
-        "quantize/test_allocate.py::test_it_is_the_best_of_all",
+        "quantize/test_allocate.py::test_a_greedy_choice_is_not_the_best",
     ),
     Planted(
         "the bound on what the rest must lose is too high",
