@@ -13,7 +13,7 @@ LEVELS = (
     {"arguments", "errors", "facts", "protocols", "task", "receipt", "files", "bits", "buffers"},
     {"graph", "layers", "archive", "runtimes", "float_onnx", "parameter_names"},
     {"measure", "train"},
-    {"prune", "shrink", "quantize", "distill", "tasks"},
+    {"prune", "shrink", "quantize", "distill", "tasks", "huggingface"},
     {"ship"},
     {"press"},
     {"plan", "report"},

@@ -31,6 +31,7 @@ from tinypress.distill import (
 )
 from tinypress.errors import TinypressError
 from tinypress.facts import Change, Compressed, Note, QuantizedWeight
+from tinypress.huggingface import Pretrained, read_pretrained, read_shipped
 from tinypress.measure.latency_table import LatencyTable, preferred_multiple, read_latency_table
 from tinypress.measure.layer_latency import measure_layers
 from tinypress.measure.network_latency import onnx_latency
@@ -78,7 +79,7 @@ from tinypress.shrink import (
     prune_structured,
     remove_layers,
 )
-from tinypress.task import Split, Task, split_from
+from tinypress.task import Companions, Split, Task, split_from
 from tinypress.tasks.find import find_task
 from tinypress.train import Checkpoint, Hook, Schedule, accelerated, fit, reestimate_batch_norm, supervised
 
@@ -88,6 +89,7 @@ __all__ = [
     "Budget",
     "Change",
     "Checkpoint",
+    "Companions",
     "Compressed",
     "CompressionMetrics",
     "CosineLoss",
@@ -108,6 +110,7 @@ __all__ = [
     "OnTargets",
     "OnTokens",
     "ParameterCount",
+    "Pretrained",
     "QuantizedCheckpoint",
     "QuantizedFile",
     "QuantizedTraining",
@@ -160,8 +163,10 @@ __all__ = [
     "quantize_onnx",
     "quantize_weights",
     "read_latency_table",
+    "read_pretrained",
     "read_quantized_checkpoint",
     "read_quantized_weights",
+    "read_shipped",
     "reestimate_batch_norm",
     "remove_layers",
     "run_reference",

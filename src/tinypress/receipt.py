@@ -31,13 +31,23 @@ class Tolerance(Fact):
     unit: Literal["points", "metric"]
 
 
+class File(Fact):
+    """A file beside an artifact. ``path`` is relative to the run folder."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
 class Artifact(Fact):
-    """A file that ships. ``path`` is relative to the run folder."""
+    """A file that ships, with the ``files`` that ship beside it: config, tokenizer. ``path`` is relative to the run
+    folder; ``bytes`` are those of all of them, ``sha256`` is of the file at ``path``."""
 
     path: str
     runtime: Literal["onnxruntime", "torch"]
     bytes: int
     sha256: str
+    files: tuple[File, ...] = ()
 
 
 class Finding(Fact):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tinypress.errors import DataError, TaskError
+from tinypress.facts import Note
 
 Metric = Callable[[Tensor, Tensor], float]
 
@@ -117,12 +118,23 @@ class Training:
 
 
 @dataclass(frozen=True)
+class Companions:
+    """The files that ship beside a network, by name, such as its config and its tokenizer; and what is to be said of
+    them."""
+
+    files: Mapping[str, bytes]
+    notes: tuple[Note, ...] = ()
+
+
+@dataclass(frozen=True)
 class Task:
     """A trained network with its data. ``train`` and ``loss`` may be missing: then nothing can be retrained.
 
     ``loss(outputs, targets)`` returns a scalar tensor; ``metric`` is the name of a built-in metric or a
     function ``(outputs, targets) -> float``; ``build()`` returns the untrained network, for the controls.
     ``tolerance`` is the acceptable loss in quality: points for accuracy, else the metric's unit.
+    ``companions(model)`` gives the files that ship beside a pressed network: each artifact is then a folder of its
+    own, and their bytes count.
     """
 
     name: str
@@ -139,6 +151,7 @@ class Task:
     training: Training = field(default_factory=Training)
     classes: tuple[str, ...] = ()
     about: str = ""
+    companions: Callable[[nn.Module], Companions] | None = None
 
     def __post_init__(self) -> None:
         call = f"Task({self.name!r})"

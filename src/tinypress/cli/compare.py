@@ -7,8 +7,10 @@ from typing import Annotated
 
 import typer
 
+from tinypress.cli.found import task_of
 from tinypress.cli.options import (
     AsJson,
+    Data,
     Fresh,
     LatencyThreads,
     Out,
@@ -21,7 +23,6 @@ from tinypress.cli.options import (
 )
 from tinypress.cli.show import show_receipt
 from tinypress.press.compare import compare_compression_techniques
-from tinypress.tasks.find import find_task
 
 
 def demo(
@@ -32,11 +33,12 @@ def demo(
     as_json: AsJson = False,
 ) -> int:
     """Press the built-in [bold]watch[/] network in every way and show the receipt."""
-    return compare("watch", out, seed, threads, 1, None, fresh, as_json)
+    return compare("watch", None, out, seed, threads, 1, None, fresh, as_json)
 
 
 def compare(
     task: TaskSpec,
+    data: Data = None,
     out: Out = None,
     seed: Seed = 0,
     threads: Threads = None,
@@ -48,7 +50,7 @@ def compare(
     """Compare each technique, combinations and controls on TASK; a run that was stopped goes on."""
     count = use_threads(threads)
     with watched() as progress:
-        found = find_task(task, seed, progress)
+        found = task_of(task, data, seed, progress)
         folder = out if out is not None else Path("runs") / found.name
         receipt = compare_compression_techniques(
             found,
@@ -60,5 +62,5 @@ def compare(
             fresh=fresh,
             progress=progress,
         )
-    show_receipt(receipt, folder, as_json, task)
+    show_receipt(receipt, folder, as_json, task, data)
     return 0

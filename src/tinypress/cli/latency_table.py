@@ -9,14 +9,15 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from tinypress.cli.options import AsJson, LatencyThreads, Seed, TaskSpec, use_threads, watched
+from tinypress.cli.found import task_of
+from tinypress.cli.options import AsJson, Data, LatencyThreads, Seed, TaskSpec, use_threads, watched
 from tinypress.measure.latency_table import LatencyTable, between, preferred_multiple, write_latency_table
 from tinypress.measure.layer_latency import measure_layers
-from tinypress.tasks.find import find_task
 
 
 def latency_table(
     task: TaskSpec,
+    data: Data = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="File \\[default: runs/TASK-latency.json].")
     ] = None,
@@ -30,7 +31,7 @@ def latency_table(
     """Time every layer of a task's network in ONNX Runtime at several widths, and see which widths its kernels like."""
     use_threads(None)
     with watched() as progress:
-        found = find_task(task, seed, progress)
+        found = task_of(task, data, seed, progress)
         table = measure_layers(
             found.name,
             found.model,

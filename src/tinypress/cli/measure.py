@@ -6,8 +6,10 @@ from pathlib import Path
 
 from rich.console import Console
 
+from tinypress.cli.found import task_of
 from tinypress.cli.options import (
     AsJson,
+    Data,
     Fresh,
     LatencyThreads,
     Out,
@@ -21,11 +23,11 @@ from tinypress.cli.show import show_receipt
 from tinypress.press.compare import BASELINE
 from tinypress.press.pipeline import press
 from tinypress.report import layer_table
-from tinypress.tasks.find import find_task
 
 
 def measure(
     task: TaskSpec,
+    data: Data = None,
     out: Out = None,
     seed: Seed = 0,
     threads: Threads = None,
@@ -36,7 +38,7 @@ def measure(
     """Ship TASK's network as float ONNX and measure that file: bytes, layers, MACs, time, memory, quality."""
     count = use_threads(threads)
     with watched() as progress:
-        found = find_task(task, seed, progress)
+        found = task_of(task, data, seed, progress)
         folder = out if out is not None else Path("runs") / f"{found.name}-measure"
         receipt = press(
             found,
@@ -50,5 +52,5 @@ def measure(
         )
     if not as_json:
         Console().print(layer_table(receipt.baseline, receipt.baseline))
-    show_receipt(receipt, folder, as_json, task)
+    show_receipt(receipt, folder, as_json, task, data)
     return 0

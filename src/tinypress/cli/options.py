@@ -16,7 +16,17 @@ from tinypress.errors import InputError
 from tinypress.train import loop
 
 TaskSpec = Annotated[
-    str, typer.Argument(help="A built-in task, task.py, task.py:attribute or module:attribute.")
+    str,
+    typer.Argument(
+        help="A built-in task, task.py, task.py:attribute, module:attribute, or a Hugging Face folder."
+    ),
+]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        "--task",
+        help="Where TASK is a Hugging Face folder: the Python file whose task(model, tokenizer) brings the data.",
+    ),
 ]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder of the run \\[default: runs/TASK].")]
 Seed = Annotated[int, typer.Option(help="Seed of training, calibration and resampling.", min=0)]

@@ -7,8 +7,10 @@ from typing import Annotated
 
 import typer
 
+from tinypress.cli.found import task_of
 from tinypress.cli.options import (
     AsJson,
+    Data,
     Fresh,
     LatencyThreads,
     Out,
@@ -21,9 +23,12 @@ from tinypress.cli.options import (
 from tinypress.cli.show import show_receipt
 from tinypress.press.compare import BASELINE
 from tinypress.press.pipeline import press as press_task
-from tinypress.press.recipe import read_recipes
-from tinypress.tasks.find import find_task
+from tinypress.press.recipe import Recipe, RecipeFile, read_recipes
+from tinypress.press.step import Quantize
 
+_INT8 = Recipe(
+    name="int8", about="8-bit weights and activations", steps=(Quantize(),), ship=("onnx", "archive")
+)
 _EXAMPLE = """
 A recipe file in TOML:
 
@@ -42,8 +47,13 @@ A recipe file in TOML:
 def press(
     task: TaskSpec,
     recipe: Annotated[
-        Path, typer.Option("--recipe", help="Recipe file, TOML or JSON (a run's recipe.json too).")
-    ],
+        Path | None,
+        typer.Option(
+            "--recipe",
+            help="Recipe file, TOML or JSON (a run's recipe.json too) \\[default: 8 bits].",
+        ),
+    ] = None,
+    data: Data = None,
     out: Out = None,
     seed: Annotated[
         int | None, typer.Option(help="Seed \\[default: the recipe file's, else 0].", min=0)
@@ -54,16 +64,20 @@ def press(
     fresh: Fresh = False,
     as_json: AsJson = False,
 ) -> int:
-    """Press TASK by the steps of a recipe file; a baseline is added where the file has none."""
-    file = read_recipes(recipe)
+    """Press TASK by the steps of a recipe file, by default to 8 bits; a baseline is added where the file has none."""
+    file = read_recipes(recipe) if recipe is not None else RecipeFile(recipes=(_INT8,))
     seed = seed if seed is not None else file.seed if file.seed is not None else 0
     count = use_threads(threads if threads is not None else file.threads)
     recipes = file.recipes
     if all(one.role != "baseline" for one in recipes):
         recipes = (BASELINE, *recipes)
     with watched() as progress:
-        found = find_task(task, seed, progress)
-        folder = out if out is not None else Path("runs") / f"{found.name}-{recipe.stem}"
+        found = task_of(task, data, seed, progress)
+        folder = (
+            out
+            if out is not None
+            else Path("runs") / f"{found.name}-{_INT8.name if recipe is None else recipe.stem}"
+        )
         receipt = press_task(
             found,
             recipes,
@@ -75,7 +89,7 @@ def press(
             fresh=fresh,
             progress=progress,
         )
-    show_receipt(receipt, folder, as_json, task)
+    show_receipt(receipt, folder, as_json, task, data)
     return 0
 
 

@@ -10,8 +10,11 @@ from tinypress.receipt import Receipt
 from tinypress.report import findings_text, summary_table, write_page
 
 
-def show_receipt(receipt: Receipt, folder: Path, as_json: bool, task: str | None = None) -> None:
-    """Write the run's page and print the receipt; ``task`` is how the user named it."""
+def show_receipt(
+    receipt: Receipt, folder: Path, as_json: bool, task: str | None = None, data: str | None = None
+) -> None:
+    """Write the run's page and print the receipt; ``task`` is how the user named it, a folder
+    where it comes with ``data``."""
     page = folder / "report.html"
     write_page(receipt, page)
     if as_json:
@@ -24,4 +27,6 @@ def show_receipt(receipt: Receipt, folder: Path, as_json: bool, task: str | None
     console.print(findings_text(receipt))
     console.print(f"\nThe files that ship are in {folder / 'artifacts'}, the page is {page}", soft_wrap=True)
     own = f" --task {task}" if task is not None and task != receipt.task else ""
+    if data is not None:
+        own = f" --folder {task} --task {data}"
     console.print(f"Check it: tinypress verify {folder}{own}", soft_wrap=True)

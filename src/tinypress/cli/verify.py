@@ -10,22 +10,27 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from tinypress.cli.found import task_of
 from tinypress.cli.options import AsJson, use_threads, watched
 from tinypress.press.run_folder import read_receipt
 from tinypress.press.verify import verify as verify_run
-from tinypress.tasks.find import find_task
 
 
 def verify(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
     task: Annotated[str | None, typer.Option(help="The task, where it is not a built-in one.")] = None,
+    folder: Annotated[
+        str | None, typer.Option(help="The Hugging Face folder that was pressed, with --task data.py.")
+    ] = None,
     as_json: AsJson = False,
 ) -> int:
     """Measure the artifacts of RUN again; exit 1 and name each field of the receipt that does not hold."""
     receipt = read_receipt(run)
     use_threads(receipt.machine.threads)
     with watched() as progress:
-        found = find_task(task if task is not None else receipt.task, receipt.seed, progress)
+        named = task if task is not None else receipt.task
+        spec, data = (named, None) if folder is None else (folder, task)
+        found = task_of(spec, data, receipt.seed, progress)
         mismatches = verify_run(run, found, progress)
     failed = [mismatch for mismatch in mismatches if not mismatch.tolerated]
     if as_json:

@@ -12,8 +12,6 @@ from pathlib import Path
 
 import torch
 
-from tinypress.archive import write_archive
-from tinypress.facts import Compressed
 from tinypress.files import sha256, write_json
 from tinypress.measure.machine import machine
 from tinypress.measure.quality import NamedMetric
@@ -31,18 +29,15 @@ from tinypress.press.measured import (
     open_artifact,
     time_artifact,
 )
-from tinypress.press.recipe import Recipe, Shipment
+from tinypress.press.recipe import Recipe
 from tinypress.press.rehearse import rehearse
 from tinypress.press.run_folder import RunFolder, open_run, read_receipt
+from tinypress.press.shipped import Shipped, companions_of, files_beside, ship, shipments, with_files
 from tinypress.press.steps import Bench, check_task
 from tinypress.press.threads import torch_threads
 from tinypress.receipt import Candidate, Finding, Machine, Receipt, Tolerance
-from tinypress.ship import write_onnx
-from tinypress.ship.equal import MOST_SAMPLES
 from tinypress.task import Task
 from tinypress.train.loop import Progress, silent
-
-SUFFIX: dict[Shipment, str] = {"onnx": ".onnx", "archive": ".safetensors"}
 
 
 def press(
@@ -77,13 +72,14 @@ def press(
     metric = metric_of(task)
     bench = Bench(task, engine if engine is not None else Engine(), seed, progress)
     tolerance = task.tolerance if tolerance is None else tolerance
-    check_recipes(task, recipes, [name for recipe in recipes for name, _ in _shipments(recipe)])
+    check_recipes(task, recipes, [name for recipe in recipes for name, _ in shipments(recipe)])
     for recipe in recipes:
         check_task(bench, recipe)
     check_model(task)
     left_out: tuple[Finding, ...] = ()
     if skip_inapplicable:
         recipes, left_out = applicable(task, recipes, seed)
+    beside = companions_of(task, task.model)
     identity = {
         "task": task.name,
         "model": weights_hash(task),
@@ -95,6 +91,8 @@ def press(
         "tolerance": tolerance,
         "recipes": [recipe.model_dump(mode="json") for recipe in recipes],
     }
+    if beside is not None:
+        identity["companions"] = {name: sha256(data) for name, data in beside.files.items()}
     with torch_threads(threads), open_run(out, identity, fresh=fresh) as folder:
         if folder.receipt_path.exists():
             return read_receipt(out)
@@ -127,59 +125,17 @@ def press(
         return receipt
 
 
-class _Shipped:
-    """A recipe's artifact on disk, with what the techniques said on the way."""
-
-    def __init__(
-        self, recipe: Recipe, shipment: Shipment, name: str, compressed: Compressed, seconds: float
-    ) -> None:
-        self.recipe = recipe
-        self.shipment: Shipment = shipment
-        self.name = name
-        self.compressed = compressed
-        self.seconds = seconds
-
-    @property
-    def name_in_run(self) -> str:
-        return f"artifacts/{self.name}{SUFFIX[self.shipment]}"
-
-
-def _shipments(recipe: Recipe) -> list[tuple[str, Shipment]]:
-    """Names of a recipe's artifacts: the recipe's own, with the form behind it from the second on."""
-    first, *rest = dict.fromkeys(recipe.ship)
-    return [(recipe.name, first), *((f"{recipe.name}.{form}", form) for form in rest)]
-
-
-def _make_all(folder: RunFolder, recipes: Sequence[Recipe], bench: Bench) -> list[_Shipped]:
+def _make_all(folder: RunFolder, recipes: Sequence[Recipe], bench: Bench) -> list[Shipped]:
     shipped = []
     for done, recipe in enumerate(recipes):
         bench.progress(f"pressing {recipe.name}", done, 2 * len(recipes))
-        compressed, seconds = carry_out(folder, recipe, bench)
-        for name, shipment in _shipments(recipe):
-            item = _Shipped(recipe, shipment, name, compressed, seconds)
-            path = folder.path / item.name_in_run
-            write_artifact(folder, name, path, shipment, compressed, bench.task)
-            shipped.append(item)
+        shipped += ship(folder, recipe, *carry_out(folder, recipe, bench), bench.task)
     return shipped
-
-
-def write_artifact(
-    folder: RunFolder, name: str, path: Path, shipment: Shipment, compressed: Compressed, task: Task
-) -> None:
-    """Ship ``compressed`` as ``path``, unless it lies there as it was written."""
-    if folder.holds_artifact(name, path):
-        return
-    if shipment == "onnx":
-        some = task.validation.take(slice(0, MOST_SAMPLES)).inputs
-        write_onnx(path, compressed, task.example_inputs, check=some)
-    else:
-        write_archive(path, compressed)
-    folder.note_artifact(name, path)
 
 
 def _measure_all(
     folder: RunFolder,
-    shipped: Sequence[_Shipped],
+    shipped: Sequence[Shipped],
     bench: Bench,
     metric: NamedMetric,
     tolerance: float,
@@ -203,6 +159,7 @@ def _measure_all(
                 )
             )
             candidate = _measure(
+                folder,
                 item,
                 opened,
                 None if item is first else baseline,
@@ -219,7 +176,8 @@ def _measure_all(
 
 
 def _measure(
-    item: _Shipped,
+    folder: RunFolder,
+    item: Shipped,
     opened: Opened,
     baseline: Opened | None,
     baseline_candidate: Candidate | None,
@@ -230,12 +188,13 @@ def _measure(
 ) -> Candidate:
     judged = judge_artifact(opened, baseline, item.name_in_run, bench.task, metric, tolerance, bench.seed)
     memory = memory_of(opened, bench.task, on.threads)
+    artifact = with_files(judged.artifact, files_beside(folder.path, item.names_beside))
     candidate = Candidate(
         name=item.name,
         role=item.recipe.role,
         about=item.recipe.about,
         recipe=tuple(step.model_dump(mode="json") for step in item.recipe.steps),
-        artifact=judged.artifact,
+        artifact=artifact,
         parameters=judged.facts.parameters,
         nonzero_parameters=judged.facts.nonzero_parameters,
         macs=judged.facts.macs,

@@ -12,7 +12,7 @@ import contextlib
 import fcntl
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from tinypress.archive import read_archive, write_archive
 from tinypress.errors import ArtifactError, RunError
 from tinypress.facts import Change, Compressed, Note
 from tinypress.files import canonical, sha256, write_bytes, write_json
-from tinypress.receipt import Candidate, Receipt
+from tinypress.receipt import Artifact, Candidate, File, Receipt
 from tinypress.train.checkpoint import Checkpoint
 
 
@@ -75,30 +75,34 @@ class RunFolder:
         """Where the training of the step with this key is kept until the step is finished."""
         return Checkpoint(self.state / "training" / f"{key}.safetensors", key=key)
 
-    def holds_artifact(self, name: str, path: Path) -> bool:
-        """Whether the artifact called ``name`` lies at ``path`` as it was written."""
+    def holds_artifact(self, name: str, paths: Sequence[Path]) -> bool:
+        """Whether the artifact called ``name`` lies at ``paths`` as it was written: its file, and those beside it."""
         try:
-            noted = (self.state / "made" / f"{name}.sha256").read_bytes()
-            return noted == sha256(path.read_bytes()).encode()
+            return (self.state / "made" / f"{name}.sha256").read_bytes() == _hashes(paths)
         except OSError:
             return False
 
-    def note_artifact(self, name: str, path: Path) -> None:
-        """Note what was written to ``path``: a file that is another later is written again."""
-        write_bytes(self.state / "made" / f"{name}.sha256", sha256(path.read_bytes()).encode())
+    def note_artifact(self, name: str, paths: Sequence[Path]) -> None:
+        """Note what was written to ``paths``: what is another file later is written again."""
+        write_bytes(self.state / "made" / f"{name}.sha256", _hashes(paths))
 
     def load_candidate(self, name: str) -> Candidate | None:
         """The measured candidate called ``name``, if its artifact is still the one that was measured."""
         try:
             candidate = Candidate.model_validate_json((self.state / "measured" / f"{name}.json").read_text())
-            data = (self.path / candidate.artifact.path).read_bytes()
+            stored: list[Artifact | File] = [candidate.artifact, *candidate.artifact.files]
+            same = all(sha256((self.path / file.path).read_bytes()) == file.sha256 for file in stored)
         except (OSError, ValidationError):
             return None
-        return candidate if sha256(data) == candidate.artifact.sha256 else None
+        return candidate if same else None
 
     def save_candidate(self, candidate: Candidate) -> None:
         """Keep what was measured of a candidate."""
         write_json(self.state / "measured" / f"{candidate.name}.json", candidate.model_dump(mode="json"))
+
+
+def _hashes(paths: Sequence[Path]) -> bytes:
+    return "\n".join(sha256(path.read_bytes()) for path in paths).encode()
 
 
 @contextlib.contextmanager
@@ -143,6 +147,7 @@ def open_run(path: Path, identity: dict[str, Any], *, fresh: bool = False) -> It
             for part in (
                 path,
                 folder.artifacts,
+                *(inner for inner in folder.artifacts.glob("*") if inner.is_dir()),
                 *(folder.state / name for name in ("steps", "training", "made", "measured")),
             ):
                 for leftover in part.glob(".*.part"):

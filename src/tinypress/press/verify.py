@@ -13,7 +13,7 @@ from tinypress.press.check import metric_of
 from tinypress.press.choose import choose, pareto
 from tinypress.press.measured import Judged, Opened, judge_artifact, open_artifact
 from tinypress.press.run_folder import read_receipt
-from tinypress.receipt import Candidate, Equality, Receipt
+from tinypress.receipt import Artifact, Candidate, Equality, File, Receipt
 from tinypress.task import Task
 from tinypress.train.loop import Progress, silent
 
@@ -80,20 +80,29 @@ def verify(path: Path, task: Task, progress: Progress = silent) -> tuple[Mismatc
 
 def _file_mismatches(path: Path, candidate: Candidate) -> list[Mismatch]:
     field = f"candidates.{candidate.name}.artifact"
-    inner = PurePosixPath(candidate.artifact.path)
-    if inner.is_absolute() or ".." in inner.parts or len(inner.parts) != 2 or inner.parts[0] != "artifacts":
-        raise ArtifactError(
-            f"verify({path.name!r})", f"{field}.path leaves the run: {inner}", "Do not trust this run"
-        )
-    file = path / inner
-    if not file.is_file():
-        return [Mismatch(f"{field}.sha256", candidate.artifact.sha256, "the file is missing")]
-    data = file.read_bytes()
-    found = []
-    if len(data) != candidate.artifact.bytes:
-        found.append(Mismatch(f"{field}.bytes", candidate.artifact.bytes, len(data)))
-    if sha256(data) != candidate.artifact.sha256:
-        found.append(Mismatch(f"{field}.sha256", candidate.artifact.sha256, sha256(data)))
+    artifact = candidate.artifact
+    found: list[Mismatch] = []
+    total = 0
+    stored: list[tuple[str, Artifact | File]] = [(field, artifact)]
+    stored += [(f"{field}.files.{each.path}", each) for each in artifact.files]
+    for place, file in stored:
+        inner = PurePosixPath(file.path)
+        depth = 3 if artifact.files else 2  # with files beside it, an artifact has a folder of its own
+        outside = inner.is_absolute() or ".." in inner.parts or inner.parts[:1] != ("artifacts",)
+        if outside or len(inner.parts) != depth or inner.parent != PurePosixPath(artifact.path).parent:
+            raise ArtifactError(
+                f"verify({path.name!r})", f"{place}.path leaves the run: {inner}", "Do not trust this run"
+            )
+        if not (path / inner).is_file():
+            return [*found, Mismatch(f"{place}.sha256", file.sha256, "the file is missing")]
+        data = (path / inner).read_bytes()
+        total += len(data)
+        if file is not artifact and len(data) != file.bytes:
+            found.append(Mismatch(f"{place}.bytes", file.bytes, len(data)))
+        if sha256(data) != file.sha256:
+            found.append(Mismatch(f"{place}.sha256", file.sha256, sha256(data)))
+    if total != artifact.bytes:
+        found.append(Mismatch(f"{field}.bytes", artifact.bytes, total))
     return found
 
 

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tinypress.archive.shards import INDEX, Shards, find_shards
 from tinypress.archive.tensors_file import ITEM_BYTES, Entry, Header, Planned, Sink, read_header, writing
 from tinypress.bits import pack, packed_bytes
 from tinypress.errors import ArtifactError, InputError, RunError
@@ -30,7 +31,7 @@ from tinypress.quantize.affine import Scheme
 from tinypress.quantize.hqq import half_quadratic
 from tinypress.quantize.mse import least_squared_error
 from tinypress.quantize.rows import Fit, Grid, check_settings, group_shape, quantize_rows, whole_range
-from tinypress.quantize.shards import INDEX, Shards, find_shards, finished, remember, source_of
+from tinypress.quantize.shards import finished, remember, source_of
 
 KEY = "tinypress_quantized"
 FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}

@@ -11,13 +11,13 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
+from tinypress.archive.shards import find_shards
 from tinypress.archive.tensors_file import ITEM_BYTES, Entry, Header, read_header
 from tinypress.errors import ArtifactError, InputError
 from tinypress.facts import QuantizedWeight
 from tinypress.quantize.checkpoint import FLOATS, KEY, parts_of
 from tinypress.quantize.layer import dequantize_layer_weights
 from tinypress.quantize.rows import Grid
-from tinypress.quantize.shards import find_shards
 
 _DTYPES = {
     **FLOATS,

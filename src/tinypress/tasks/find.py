@@ -47,6 +47,28 @@ def find_task(spec: str, seed: int = 0, progress: Progress = silent) -> Task:
     for name, load, _ in BUILT_IN:
         if spec == name:
             return load(seed, progress)
+    found = find_attribute(spec)
+    if callable(found) and not isinstance(found, Task):
+        try:
+            found = found()
+        except TaskError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise TaskError(
+                call, f"its function failed: {type(error).__name__}: {error}", "Mend it"
+            ) from error
+    if not isinstance(found, Task):
+        raise TaskError(call, f"it is a {type(found).__name__}, not a Task", "See `tinypress new task.py`")
+    return found
+
+
+def find_attribute(spec: str) -> object:
+    """What stands under ``file.py``, ``file.py:attribute`` or ``module:attribute``; by default ``task``.
+
+    Raises:
+        TaskError: there is no such file, module or attribute, or its code fails.
+    """
+    call = f"find_task({spec!r})"
     place, _, attribute = spec.partition(":")
     if place.endswith(".py"):
         module = _from_file(call, Path(place))
@@ -59,20 +81,9 @@ def find_task(spec: str, seed: int = 0, progress: Progress = silent) -> Task:
             f"Did you mean {close[0]!r}?" if close else f"Use one of {names}, file.py or module:attribute"
         )
         raise TaskError(call, "there is no such task", remedy)
-    found = getattr(module, attribute or "task", None)
+    found: object = getattr(module, attribute or "task", None)
     if found is None:
         raise TaskError(call, f"it has no {attribute or 'task'!r}", "Name the attribute: file.py:attribute")
-    if callable(found) and not isinstance(found, Task):
-        try:
-            found = found()
-        except TaskError:
-            raise
-        except (Exception, SystemExit) as error:
-            raise TaskError(
-                call, f"its function failed: {type(error).__name__}: {error}", "Mend it"
-            ) from error
-    if not isinstance(found, Task):
-        raise TaskError(call, f"it is a {type(found).__name__}, not a Task", "See `tinypress new task.py`")
     return found
 
 
