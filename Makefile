@@ -9,7 +9,7 @@ MODULE := course/modules/10_compression
 EXERCISE := course/src/tinypress_course/exercise/10_compression
 SOURCES := src tests bench docs course
 
-.PHONY: demo test test-all pretrained supported lint bench readme book exercise clean
+.PHONY: demo test test-all pretrained supported lint bench encoder readme book exercise clean
 
 demo: $(STAMP)
 	$(BIN)/tinypress demo --out runs/demo
@@ -39,6 +39,11 @@ bench: $(PRETRAINED)
 	$(PIP) -c requirements/constraints.txt -e ".[dev,bench]"
 	$(PIP) --no-deps -r requirements/peers.txt
 	$(BIN)/python -m bench
+
+encoder: $(PRETRAINED)   # MiniLM in under 10 MB, and its page
+	for name in minilm-10mb minilm-untrained minilm-half-layers; do \
+		$(BIN)/tinypress press minilm-taught --recipe recipes/$$name.toml --threads 2 --out runs/$$name || exit 1; done
+	$(BIN)/python docs/minilm.py runs/minilm-10mb runs/minilm-untrained runs/minilm-half-layers
 
 book: $(COURSE)
 	$(BIN)/python course/book/build.py

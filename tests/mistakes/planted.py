@@ -844,4 +844,26 @@ PLANTED: tuple[Planted, ...] = (
         "torch.arange(len(x))",
         "quantize/test_calibration.py::test_the_means_of_few_recordings_may_differ_by_chance",
     ),
+    # small encoders
+    Planted(
+        "two bits ride in containers of four",
+        "ship/blocks.py",
+        "_CONTAINERS = (2, 4, 8)",
+        "_CONTAINERS = (4, 8)",
+        "press/test_lessons.py::test_a_table_gets_its_own_bits_in_both_files",
+    ),
+    Planted(
+        "classes with a probability each are averaged over the batch twice",
+        "distill/independent.py",
+        "soft = soft / len(student_logits)",
+        "soft = soft / student_logits.numel()",
+        "press/test_lessons.py::test_classes_that_do_not_exclude_each_other",
+    ),
+    Planted(
+        "a row of text does not end",
+        "tasks/minilm_taught.py",
+        "ids = torch.cat([first * marks, middle, last * marks], 1)",
+        "ids = torch.cat([first * marks, middle, first * marks], 1)",
+        "tasks/test_minilm_taught.py::test_rows_are_full_and_lose_nothing_but_the_last_bit",
+    ),
 )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tinypress.archive import read_archive, write_archive
 from tinypress.errors import DataError, InputError, ModelError
 from tinypress.facts import Compressed, QuantPlan
-from tinypress.quantize import dequantize_layer_weights, quantize_layer_weights, quantize_weights
+from tinypress.quantize import dequantize_layer_weights, quantize_weights
 from tinypress.quantize.gptq import gptq_rows
 from tinypress.quantize.inputs import observe, patches
 from tinypress.quantize.rows import Grid
@@ -153,12 +153,13 @@ def test_a_head_tied_to_a_table_that_is_not_named_stays_float():
     assert "only where it is named" in said["places"]
 
 
-def test_a_table_alone_is_rounded_whatever_the_method():
+def test_a_table_alone_gets_the_ranges_of_least_error_whatever_the_method():
     model = words()
     done = quantize_weights(model, 4, method="gptq", calibration=sentences(), embeddings=("places",))
     assert done.plan is not None
-    plain = quantize_layer_weights(model.places, 4, group_size=32)
-    assert torch.equal(done.plan.weights["places.weight"].packed, plain.packed)
+    plain = quantize_weights(model, 4, method="mse", embeddings=("places",))
+    assert plain.plan is not None
+    assert torch.equal(done.plan.weights["places.weight"].packed, plain.plan.weights["places.weight"].packed)
     assert any(note.code == "TP211" and note.layer == "places" for note in done.notes)
 
 

@@ -7,6 +7,7 @@ from tinypress.distill.decoupled import DecoupledLoss
 from tinypress.distill.embeddings import CosineLoss, InfoNCE
 from tinypress.distill.features import captured
 from tinypress.distill.hints import FeatureMatching
+from tinypress.distill.independent import IndependentClasses
 from tinypress.distill.lesson import (
     Lesson,
     OnBoth,
@@ -32,6 +33,7 @@ __all__ = [
     "DecoupledLoss",
     "DistillationLoss",
     "FeatureMatching",
+    "IndependentClasses",
     "InfoNCE",
     "Lesson",
     "MatchingLoss",

@@ -25,6 +25,9 @@ BitsByLayer = Annotated[
 ]
 """A table of layer = bits; kept as pairs, so that a step can be looked up by its settings."""
 
+LayerByLayer = Annotated[tuple[tuple[str, str], ...], BeforeValidator(_pairs), PlainSerializer(dict)]
+"""A table of layer = layer, kept alike."""
+
 
 class Magnitude(Strict):
     """Zero the smallest weights (or, as a control, random ones)."""
@@ -151,12 +154,28 @@ class Recover(Strict):
 
 
 class Distill(Strict):
-    """Train on the labels and on the outputs of the network that came in; zeros stay zero."""
+    """Train on the labels and on the outputs of the network that came in; zeros stay zero.
+
+    ``loss = "independent"`` is for logits of classes that do not exclude each other. With ``loss = "embeddings"``
+    the outputs [B, D] are taught without labels: each near the teacher's own and nearer to it than to the others of
+    the batch. ``hidden`` adds hidden states [B, T, D], by pairs of layers {student's: teacher's}, at the tokens that
+    the network's input ``mask_input`` marks; they are kept in memory and on disk.
+    """
 
     technique: Literal["distill"] = "distill"
+    loss: Literal["labels", "independent", "embeddings"] = "labels"
     temperature: float = Field(default=4.0, strict=True, gt=0)
     alpha: float = Field(default=0.7, strict=True, ge=0, le=1)
+    hidden: LayerByLayer = ()
+    mask_input: int = Field(default=1, strict=True, ge=0)
     epochs: int | None = Field(default=None, strict=True, ge=1)
+    learning_rate: float | None = Field(default=None, strict=True, gt=0)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.hidden and self.loss != "embeddings":
+            raise ValueError('hidden needs loss = "embeddings"')
+        return self
 
 
 def _changed(step: BaseModel, *names: str) -> str | None:

@@ -16,6 +16,7 @@ from tinypress.layers import owned_tensors, rebuild, structure
 from tinypress.press.composition import check_state, contract_of
 from tinypress.press.engine import Engine
 from tinypress.press.ensured import kept_notes
+from tinypress.press.lessons import loss_of
 from tinypress.press.recipe import Recipe
 from tinypress.press.smaller import factorized, shallower, structured
 from tinypress.press.step import (
@@ -32,7 +33,7 @@ from tinypress.press.step import (
     Structured,
     Student,
 )
-from tinypress.press.trained_quantized import Course, teaching_loss, trained_quantized
+from tinypress.press.trained_quantized import Course, trained_quantized
 from tinypress.press.zeros import check_score, zeroed, zeroed_gradually
 from tinypress.prune import keep_zeros
 from tinypress.quantize import choose_bits, measure_sensitivity, quantize_model, quantize_weights
@@ -223,15 +224,19 @@ def _recover(step: Recover, before: Compressed, bench: Bench, from_scratch: bool
 def _distill(step: Distill, before: Compressed, bench: Bench, from_scratch: bool) -> Compressed:
     task = bench.task
     assert task.train is not None
-    assert task.loss is not None
+    schedule = _schedule(step.epochs, bench, from_scratch)
+    if step.learning_rate is not None:
+        schedule = replace(schedule, learning_rate=step.learning_rate)
     return train_with_distillation(
         before,
         task.model,
         task.train,
         task.validation,
-        loss=teaching_loss(task, bench.engine.loss, step.temperature, step.alpha),
-        schedule=_schedule(step.epochs, bench, from_scratch),
+        loss=loss_of(step, task, bench.engine),
+        features=dict(step.hidden),
+        schedule=schedule,
         after_step=lambda model: keep_zeros(model, before.pruned),
+        cache=None if bench.checkpoint is None or step.loss == "labels" else bench.checkpoint.path.parent,
         checkpoint=bench.checkpoint,
         progress=bench.progress,
     )

@@ -192,8 +192,12 @@ def _quantized(
     elif how.method == "awq" and len(seen.hessian_JKK) > 1:
         reason = "awq has one scale an input channel, and this convolution has groups of them"
     if reason is not None or seen is None:
-        note = Note("TP211", "note", choice.names[0], f"{reason}: its weights were rounded to nearest")
-        return quantize_weight(named, weight, 0, how.grid), note
+        fit = whole_range if layers else least_squared_error
+        done = (
+            "its weights were rounded to nearest" if layers else "its ranges are those of least squared error"
+        )
+        note = Note("TP211", "note", choice.names[0], f"{reason}: {done}")
+        return quantize_weight(named, weight, 0, how.grid, fit), note
     if how.method == "awq":
         rows = weight.reshape(len(weight), -1)
         q, scale, zero, balance = awq_rows(

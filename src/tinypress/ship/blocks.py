@@ -15,6 +15,7 @@ from tinypress.bits import pack, unpack
 from tinypress.facts import QuantizedWeight
 
 _SIZES = (16, 32, 64, 128, 256)
+_CONTAINERS = (2, 4, 8)  # bits
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,10 @@ def blocks_of(weight: QuantizedWeight) -> Blocks | None:
         return None
     rows, width = weight.shape
     group = width if weight.axis is None or weight.group_size is None else min(weight.group_size, width)
-    size = _block_size(width, group)
+    bits = next(container for container in _CONTAINERS if weight.bits <= container)
+    size = _block_size(width, group, bits)
     if size is None:
         return None
-    bits = 4 if weight.bits <= 4 else 8
     signed = weight.scheme == "symmetric"
     middle = 1 << (bits - 1) if signed else 0
     q = unpack(weight.packed, weight.bits, rows * width, signed=signed).numpy().astype(np.int16) + middle
@@ -55,9 +56,9 @@ def blocks_of(weight: QuantizedWeight) -> Blocks | None:
     return Blocks(filled.reshape(rows, count, size), scale.astype(np.float32), stored_zero, bits)
 
 
-def _block_size(width: int, group: int) -> int | None:
+def _block_size(width: int, group: int, bits: int) -> int | None:
     if group >= width:  # one scale a row: as few bytes as can be, scales and filling together
-        return min(_SIZES, key=lambda size: (-(-width // size) * (size // 2 + 4), -size))
+        return min(_SIZES, key=lambda size: (-(-width // size) * (size * bits // 8 + 4), -size))
     return max((size for size in _SIZES if group % size == 0), default=None)
 
 
@@ -69,9 +70,9 @@ def _per_row(values: NDArray[np.generic], rows: int) -> NDArray[np.generic]:
 
 
 def packed_blocks(integers: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
-    """Containers of 4 or 8 bits along the last axis, the first integer in the lowest bits: [..., ceil(b bits / 8)]."""
+    """Containers of 2, 4 or 8 bits along the last axis, first integer in the lowest bits: [..., ceil(b bits / 8)]."""
     if integers.shape[-1] * bits % 8:
-        missing = [(0, 0)] * (integers.ndim - 1) + [(0, 1)]
+        missing = [(0, 0)] * (integers.ndim - 1) + [(0, -integers.shape[-1] % (8 // bits))]
         integers = np.pad(integers, missing)
     packed = pack(torch.from_numpy(np.ascontiguousarray(integers)), bits).numpy()
     return packed.reshape(*integers.shape[:-1], -1)

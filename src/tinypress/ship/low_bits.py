@@ -6,7 +6,7 @@
     halves          Cast                                 the same
 
 Integers are stored as they are, moved into the unsigned range where the operator asks for it: q and its zero point
-by the same number. An operator has containers of 4 and 8 bits only: fewer bits ride in the next larger. Rows are
+by the same number. Operators have containers of 2, 4 and 8 bits only: other widths ride in the next larger. Rows are
 cut into the operator's blocks; where the plan's groups are longer than a block, their scale is repeated.
 
 Axes: C rows of a weight (output channels, or words of a table), K weights of one, G blocks of one row.
@@ -91,7 +91,7 @@ def _rewrite(node: onnx.NodeProto, weights: Mapping[str, _Weight], writer: _Writ
         # the operator multiplies by rows, B = W^T
         rows = second.turned != bool(_integer(node, "transB"))
         blocks = blocks_of(second.quantized) if rows and _plain(node) else None
-        if blocks is not None and blocks.bits == 4:
+        if blocks is not None and blocks.bits <= 4:
             _product(node, second, blocks, writer)
             return
     table = weights.get(node.input[0])

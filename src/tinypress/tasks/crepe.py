@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -171,6 +172,11 @@ def load_full(seed: int = 0, progress: Progress = silent) -> Task:
 def load_tiny(seed: int = 0, progress: Progress = silent) -> Task:
     """The task of the small network, half a million weights. Nothing is trained: ``seed`` changes nothing."""
     return load("tiny")
+
+
+def load_noisy(seed: int = 0, progress: Progress = silent) -> Task:
+    """The large network's task in the noise of ``NOISY_SNR_DB``, in which it is clearly better than the small one."""
+    return replace(load("full", NOISY_SNR_DB), name="crepe-noisy")
 
 
 def load(size: Size, snr_db: tuple[float, float] = SNR_DB) -> Task:

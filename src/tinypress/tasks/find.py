@@ -12,7 +12,7 @@ from types import ModuleType
 
 from tinypress.errors import TaskError
 from tinypress.task import Task
-from tinypress.tasks import crepe, digits, efficientnet, minilm, watch
+from tinypress.tasks import crepe, digits, efficientnet, minilm, minilm_taught, watch
 from tinypress.train.loop import Progress, silent
 
 BUILT_IN: tuple[tuple[str, Callable[[int, Progress], Task], str], ...] = (
@@ -20,9 +20,11 @@ BUILT_IN: tuple[tuple[str, Callable[[int, Progress], Task], str], ...] = (
     ("digits", digits.load, "handwritten digits, 2-D CNN with batch norm and a residual block"),
     # these read packages of requirements/pretrained.txt
     ("crepe-full", crepe.load_full, "pitch of a tone in noise, pretrained 1-D CNN of 22 million weights"),
-    ("crepe-tiny", crepe.load_tiny, "the same with the pretrained CNN of half a million weights"),
+    ("crepe-noisy", crepe.load_noisy, "the same in noise in which it is clearly better than crepe-tiny"),
+    ("crepe-tiny", crepe.load_tiny, "pitch with the pretrained CNN of half a million weights"),
     ("efficientnet-lite0", efficientnet.load, "what is in a photo, pretrained depthwise CNN, 1,000 classes"),
     ("minilm", minilm.load, "words by their definition, pretrained sentence encoder of six layers"),
+    ("minilm-taught", minilm_taught.load, "the same with unlabelled text, from which a student is taught"),
     (
         "minilm-films",
         minilm.load_films,

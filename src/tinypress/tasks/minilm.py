@@ -33,12 +33,14 @@ _FILES = {
     "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
     "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
     "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+    "vocab.txt": "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
 }
 # texts of train, validation, test, and the most tokens of one
-_DEFINITIONS, _DEFINITION_TOKENS = (800, 400, 800), 32
+DEFINITIONS, DEFINITION_TOKENS = (800, 400, 800), 32
 _FILMS, _FILM_TOKENS = (800, 300, 600), 40
 _MAILS, _MAIL_TOKENS = (400, 100, 400), 64
 _WORD_TOKENS = 8
+WORD_PAIRS = ("wordsim353.tsv", "simlex999.txt")
 
 Columns = tuple[Tensor, ...]
 
@@ -104,13 +106,19 @@ def load(seed: int = 0, progress: Progress = silent) -> Task:
         MissingExtra: transformers is not.
     """
     encoder = network()
-    pairs = texts.definitions()[: sum(_DEFINITIONS)]
+    pairs = texts.definitions()[: sum(DEFINITIONS)]
     words = embed(encoder, tokens([word for word, _ in pairs], _WORD_TOKENS))
-    columns = tokens([meaning for _, meaning in pairs], _DEFINITION_TOKENS)
+    columns = tokens([meaning for _, meaning in pairs], DEFINITION_TOKENS)
     about = "Words by their definition, from WordNet"
     return _task(
-        "minilm", about, encoder, Split(columns, words), _DEFINITIONS, "retrieval_at_1", own_word_loss
+        "minilm", about, encoder, Split(columns, words), DEFINITIONS, "retrieval_at_1", own_word_loss
     )
+
+
+def defined_words() -> Columns:
+    """Ids and mask of the words whose definitions the test split of ``minilm`` holds, in its order."""
+    pairs = texts.definitions()[sum(DEFINITIONS[:2]) : sum(DEFINITIONS)]
+    return tokens([word for word, _ in pairs], _WORD_TOKENS)
 
 
 def load_films(seed: int = 0, progress: Progress = silent) -> Task:
@@ -126,12 +134,12 @@ def load_mail(seed: int = 0, progress: Progress = silent) -> Task:
 
 def load_wordsim(seed: int = 0, progress: Progress = silent) -> Task:
     """How related are two words, as people rank them (WordSim-353)?"""
-    return _paired("minilm-wordsim", "wordsim353.tsv")
+    return _paired("minilm-wordsim", WORD_PAIRS[0])
 
 
 def load_simlex(seed: int = 0, progress: Progress = silent) -> Task:
     """How similar are two words, as people rank them (SimLex-999)?"""
-    return _paired("minilm-simlex", "simlex999.txt")
+    return _paired("minilm-simlex", WORD_PAIRS[1])
 
 
 def network() -> SentenceEncoder:
@@ -165,13 +173,22 @@ def tokens(lines: Sequence[str], most: int) -> Columns:
     Raises:
         DataError, MissingExtra: as ``network``.
     """
-    tokenizer = _extra("tokenizers").Tokenizer.from_str(_file("tokenizer.json").decode("utf-8"))
+    tokenizer = wordpiece()
     tokenizer.enable_truncation(most)
     tokenizer.enable_padding(length=most)
     encoded = tokenizer.encode_batch(list(lines))
     return torch.tensor([each.ids for each in encoded]), torch.tensor(
         [each.attention_mask for each in encoded]
     )
+
+
+def vocabulary_bytes() -> int:
+    """The size of the tokenizer's smallest complete form, a file with one piece of a word a line.
+
+    Raises:
+        DataError: as ``network``.
+    """
+    return len(_file("vocab.txt"))
 
 
 @torch.no_grad()
@@ -256,6 +273,19 @@ def _task(
         tolerance=spread,
         training=Training(max_epochs=3, recovery_epochs=1, batch_size=32, recovery_learning_rate=2e-5),
     )
+
+
+def wordpiece() -> Any:
+    """The tokenizer, without padding or truncation.
+
+    Raises:
+        DataError, MissingExtra: as ``network``.
+    """
+    found = _file("tokenizer.json").decode("utf-8")
+    tokenizer = _extra("tokenizers").Tokenizer.from_str(found)
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
 
 
 def _file(name: str) -> bytes:

