@@ -1,7 +1,7 @@
 """The command ``tinypress``.
 
-Exit codes: 0 done; 1 the receipt does not hold (verify); 2 wrong usage or refused input; 3 a run folder or
-artifact that cannot be used; 130 stopped with Ctrl-C (the same command goes on).
+Exit codes: 0 done; 1 the receipt does not hold (verify) or nothing mends the candidate (diagnose); 2 wrong usage or
+refused input; 3 a run folder or artifact that cannot be used; 130 stopped with Ctrl-C (the same command goes on).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from tinypress.cli.compare import compare, demo
+from tinypress.cli.diagnose import diagnose
 from tinypress.cli.latency_table import latency_table
 from tinypress.cli.measure import measure
 from tinypress.cli.new import new
@@ -28,10 +29,10 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     help="Press a trained network until it fits, and hand over the file that ships with a receipt measured on it.",
-    epilog="Exit codes: 0 done · 1 the receipt does not hold · 2 wrong usage or refused input · "
-    "3 run folder or artifact unusable · 130 stopped, the same command goes on",
+    epilog="Exit codes: 0 done · 1 the receipt does not hold, or nothing mends the candidate · "
+    "2 wrong usage or refused input · 3 run folder or artifact unusable · 130 stopped, the same command goes on",
 )
-for command in (demo, tasks, new, measure, latency_table, compare, press, verify, report):
+for command in (demo, tasks, new, measure, latency_table, compare, press, verify, diagnose, report):
     app.command()(command)
 
 _STOPPED = 130

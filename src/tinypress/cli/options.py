@@ -81,4 +81,4 @@ def watched() -> Iterator[loop.Progress]:
         yield show
 
 
-_OUTER = frozenset({"pressing", "measuring", "sealing", "verifying", "verified"})
+_OUTER = frozenset({"pressing", "measuring", "sealing", "verifying", "verified", "trying"})

@@ -25,9 +25,12 @@ _SAMPLES = 1024  # enough for a mean and a variance of each channel
 Work = Callable[[Compressed, Bench], Compressed]
 
 
-def carry_out(folder: RunFolder, recipe: Recipe, bench: Bench) -> tuple[Compressed, float]:
+def carry_out(
+    folder: RunFolder, recipe: Recipe, bench: Bench, *, also: RunFolder | None = None
+) -> tuple[Compressed, float]:
     """The recipe's network and the seconds its steps took; what recipes begin with alike is done once.
 
+    ``also`` is another run of the same task and seed: what was finished there is not done again.
     Where batch norm's moments are those of a network before it was cut or pruned, they are estimated again, once:
     before integers are fixed, else at the end.
     """
@@ -37,6 +40,8 @@ def carry_out(folder: RunFolder, recipe: Recipe, bench: Bench) -> tuple[Compress
         done.append(what)
         key = sha256(canonical(done))[:16]
         kept = folder.load_step(key, bench.task.model)
+        if kept is None and also is not None:
+            kept = also.load_step(key, bench.task.model)
         if kept is None:
             start = time.perf_counter()
             after = work(current, replace(bench, checkpoint=folder.checkpoint(key)))

@@ -159,7 +159,9 @@ def open_run(path: Path, identity: dict[str, Any], *, fresh: bool = False) -> It
         yield folder
 
 
-_OURS = frozenset({"receipt.json", "report.html", "recipe.json", "artifacts", "state"})
+_OURS = frozenset(
+    {"receipt.json", "report.html", "recipe.json", "diagnosis.json", "diagnosis", "artifacts", "state"}
+)
 
 
 def _foreign(folder: RunFolder) -> list[str]:

@@ -189,8 +189,8 @@ class Quantize(Strict):
     """Pack weights into integers and, at 8 bits and unless ``weights_only``, calibrate the activations.
 
     ``group_size``, ``method`` and ``embeddings`` are those of ``quantize_weights``; ``ranges``, ``percentile`` and
-    ``other_ranges`` those of ``quantize_model``; ``keep`` names layers that stay float.
-    ``layers`` gives bits by layer in place of ``bits``, and layers without a name then stay float. ``budget_bytes`` (a
+    ``other_ranges`` those of ``quantize_model``; ``keep`` names layers that stay float; ``calibrate_on`` the split that
+    calibration samples are drawn from. ``layers`` gives bits by layer in place of ``bits``, and layers without a name then stay float. ``budget_bytes`` (a
     whole number, or a fraction of the float weights) chooses for each layer among ``choices`` or float: least loss,
     measured on samples.
     With ``batch_norm`` its moments are estimated again on the calibration samples, behind quantized weights.
@@ -204,6 +204,7 @@ class Quantize(Strict):
     scheme: Literal["symmetric", "affine"] = "symmetric"
     per_channel: bool = Field(default=True, strict=True)
     calibration_samples: int = Field(default=256, strict=True, ge=1)
+    calibrate_on: Literal["train", "validation"] = "train"
     weights_only: bool = Field(default=False, strict=True)
     group_size: int | None = Field(default=None, strict=True, ge=1, lt=2**31)
     method: Literal["nearest", "mse", "hqq", "gptq", "awq"] = "nearest"

@@ -244,7 +244,8 @@ def _distill(step: Distill, before: Compressed, bench: Bench, from_scratch: bool
 
 def _quantize(step: Quantize, before: Compressed, bench: Bench) -> Compressed:
     task = bench.task
-    samples = task.train if task.train is not None else task.validation
+    train = task.train if step.calibrate_on == "train" else None
+    samples = train if train is not None else task.validation
     order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(bench.seed))
     calibration = samples.take(order[: step.calibration_samples])
     if step.weights_only:
