@@ -299,3 +299,27 @@ def test_whole_numbers_in_a_graph_are_not_quantized(tmp_path: Path) -> None:
         t.name for t in onnx.load(tmp_path / "a.onnx").graph.initializer if t.data_type == TensorProto.UINT8
     }
     assert any("block.linear1" in name for name in stored)
+
+
+@pytest.mark.parametrize("kind", ["conv", "deconv", "linear"])
+def test_a_layer_that_stays_float_between_integers_is_not_rounded_by_the_runtime(kind: str) -> None:
+    """ONNX Runtime gives a float layer between integers 8 bits with one scale for all, unless the file prevents it."""
+    torch.manual_seed(0)
+    middle: nn.Module = {
+        "conv": lambda: nn.Conv1d(4, 4, 3, padding=1),
+        "deconv": lambda: nn.ConvTranspose1d(4, 4, 3, padding=1),
+        "linear": lambda: nn.Linear(4, 4),
+    }[kind]()
+    outer = nn.Linear if kind == "linear" else (lambda a, b: nn.Conv1d(a, b, 1))
+    model = nn.Sequential(outer(3, 4), nn.ReLU(), middle, nn.ReLU(), outer(4, 2)).eval()
+    with torch.no_grad():
+        model[0].weight[1], model[0].bias[1] = 0, -1  # never fires
+        # one scale for all would drown the rest
+        middle.weight[(slice(None), 1) if kind != "deconv" else (1,)] = 300
+    x = torch.randn(64, 3) if kind == "linear" else torch.randn(64, 3, 8)
+    keep = () if kind == "deconv" else ("2",)
+    quantized = quantize_model(model, Split((x,), torch.zeros(64)), (x[:2],), keep=keep)
+    runner = open_onnx(to_onnx(quantized, (x[:2],)).SerializeToString())
+    answer = torch.from_numpy(np.array(runner.run([x.numpy()])))
+    whole = model(x).detach()
+    assert float((answer - whole).norm() / whole.norm()) < 0.05

@@ -190,7 +190,8 @@ class Quantize(Strict):
 
     ``group_size``, ``method`` and ``embeddings`` are those of ``quantize_weights``; ``ranges``, ``percentile`` and
     ``other_ranges`` those of ``quantize_model``; ``keep`` names layers that stay float; ``calibrate_on`` the split that
-    calibration samples are drawn from. ``layers`` gives bits by layer in place of ``bits``, and layers without a name then stay float. ``budget_bytes`` (a
+    calibration samples are drawn from.
+    ``layers`` gives bits by layer in place of ``bits``, and layers without a name then stay float. ``budget_bytes`` (a
     whole number, or a fraction of the float weights) chooses for each layer among ``choices`` or float: least loss,
     measured on samples.
     With ``batch_norm`` its moments are estimated again on the calibration samples, behind quantized weights.

@@ -9,7 +9,7 @@ arXiv:1712.05877, eq. 7 and §2.4).
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from onnx import helper, numpy_helper
 from torch import Tensor
 
 from tinypress.bits import unpack
-from tinypress.facts import Compressed, QuantizedWeight, QuantPlan
+from tinypress.facts import Compressed, QuantizedValue, QuantizedWeight, QuantPlan
 from tinypress.files import write_bytes
 from tinypress.float_onnx import to_float_onnx
 from tinypress.quantize.bias import bias_integers
@@ -117,9 +117,12 @@ def with_integers(proto: onnx.ModelProto, plan: QuantPlan) -> onnx.ModelProto:
     for node in graph.node:
         if node.op_type in PRODUCTS and len(node.input) > 1 and node.input[1] in plan.weights:
             nodes += _product_constants(node, plan, constants, added)
+        source = node.input[0] if node.input else ""
         for position, name in enumerate(node.input):
             if name in plan.values:
                 node.input[position] = f"{name}:d"
+        if source in plan.values and _would_be_rounded(node, plan, constants):
+            nodes.append(_apart(node, plan.values[source], constant))
         nodes.append(node)
         for name in node.output:
             if name in plan.values:
@@ -131,6 +134,33 @@ def with_integers(proto: onnx.ModelProto, plan: QuantPlan) -> onnx.ModelProto:
     graph.ClearField("initializer")
     graph.initializer.extend([*kept, *added.values()])
     return proto
+
+
+def _would_be_rounded(
+    node: onnx.NodeProto, plan: QuantPlan, constants: Mapping[str, onnx.TensorProto]
+) -> bool:
+    """Whether the runtime would give this layer's float weight 8 bits of its own, unasked, with one scale for all.
+
+    ONNX Runtime's WeightBiasQuantization does so to every such layer that reads dequantized integers and is read by a
+    QuantizeLinear: a layer that was kept in float because it cannot bear few bits would get them after all.
+    """
+    if node.op_type not in _ROUNDED_UNASKED or len(node.input) < 2:
+        return False
+    return node.input[1] in constants and node.input[1] not in plan.weights
+
+
+def _apart(
+    node: onnx.NodeProto, value: QuantizedValue, constant: Callable[[str, NDArray[np.generic]], str]
+) -> onnx.NodeProto:
+    """A clamp to the range that the integers have anyway, which keeps ``node`` out of that pattern."""
+    low, high = (np.float32((end - value.zero_point) * value.scale) for end in (0, 2**value.bits - 1))
+    ends = [constant(f"b:{end!r}", np.array(end, np.float32)) for end in (float(low), float(high))]
+    dequantized = node.input[0]
+    node.input[0] = f"{dequantized}:{node.output[0]}"
+    return helper.make_node("Clip", [dequantized, *ends], [node.input[0]])
+
+
+_ROUNDED_UNASKED = frozenset({"Conv", "ConvTranspose", "Gemm"})
 
 
 def _product_constants(

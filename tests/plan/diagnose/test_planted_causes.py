@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from plan.diagnose import digits_small as planted
 
+from plan.diagnose import digits_small as planted
 from tinypress.diagnosis import Diagnosis
 from tinypress.errors import ArtifactError, InputError, TaskError
 from tinypress.plan.diagnose import diagnose
