@@ -7,7 +7,7 @@ rounded to integers. Samples go through both a batch at a time, and only sums ar
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +20,6 @@ from tinypress.errors import ModelError
 from tinypress.facts import QuantPlan
 from tinypress.runtimes.onnx import OnnxRunner, open_onnx
 from tinypress.task import Split
-from tinypress.train.progress import Progress, silent
 
 _PRODUCTS = frozenset({"Conv", "Gemm", "MatMul"})
 _CLAMPS = frozenset({"Relu", "Clip"})
@@ -28,6 +27,8 @@ MOST = 1e9
 """What stands for a ratio without bound: a receipt holds finite numbers."""
 
 Array = NDArray[np.floating]
+Told = Callable[[str, int, int], None]
+"""Told how far the work is: what is done, how much of it, of how much."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def layers_apart(
     samples: Split,
     *,
     batch_size: int = 32,
-    progress: Progress = silent,
+    progress: Told | None = None,
 ) -> tuple[LayerApart, ...]:
     """Compare every layer of ``plan`` on ``samples``, in the order in which the network runs them.
 
@@ -165,14 +166,15 @@ def _observe(
     read: Mapping[str, str],
     samples: Split,
     batch_size: int,
-    progress: Progress,
+    progress: Told | None,
 ) -> dict[str, _Sums]:
     plain = _fetching(float_graph, [place.value for place in places])
     rounded = _fetching(quantized_graph, [read[place.layer] for place in places])
     limits = _limits(quantized_graph, read)
     sums = {place.layer: _Sums(place.channels) for place in places}
     for start in range(0, len(samples), batch_size):
-        progress("comparing layer by layer", start, len(samples))
+        if progress is not None:
+            progress("comparing layer by layer", start, len(samples))
         fed = [column[start : start + batch_size].numpy() for column in samples.inputs]
         real = plain.session.run(
             [place.value for place in places], dict(zip(plain.input_names, fed, strict=True))
@@ -182,7 +184,8 @@ def _observe(
         )
         for place, x, y in zip(places, real, seen, strict=True):
             sums[place.layer].add(x, y, limits.get(place.layer))
-    progress("comparing layer by layer", len(samples), len(samples))
+    if progress is not None:
+        progress("comparing layer by layer", len(samples), len(samples))
     return sums
 
 
