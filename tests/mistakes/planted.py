@@ -800,6 +800,28 @@ PLANTED: tuple[Planted, ...] = (
         "allowed = steps.size if exact else",
         "ship/test_equal.py::test_a_planted_zero_point_stops_the_shipment_and_names_the_layer",
     ),
+    # balance
+    Planted(
+        "the factor leaves the first layer and enters no other",
+        "quantize/equalize.py",
+        "_columns(second, pair.spread) * factor_C[:, None]",
+        "_columns(second, pair.spread)",
+        "quantize/test_equalize.py::test_the_function_is_the_same_and_ranges_are_equal",
+    ),
+    Planted(
+        "channels that a ReLU6 clips are moved as well",
+        "quantize/equalize.py",
+        "torch.where(reached_C < room, torch.maximum(factor_C, reached_C / room), 1.0)",
+        "torch.maximum(factor_C, reached_C / room)",
+        "quantize/test_equalize.py::test_relu6_stays_and_only_channels_below_it_take_part",
+    ),
+    Planted(
+        "the bias is corrected the wrong way",
+        "quantize/moments.py",
+        "(factor * (layer.bias.double() - mean_q) + mean)",
+        "(factor * (layer.bias.double() + mean_q) - mean)",
+        "quantize/test_equalize.py::test_moments_are_those_of_the_float_network_again",
+    ),
     # ranges of activations
     Planted(
         "a wider histogram moves counts into the wrong bins",

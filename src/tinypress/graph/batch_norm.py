@@ -31,17 +31,17 @@ def batch_norm_pairs(traced: Traced) -> tuple[tuple[str, str], ...]:
             continue
         if users[layer.name] != (norm.name,) or layer.name in traced.outputs:
             continue
-        layer_path = _owner(layer, nodes, users, ("weight", "bias"))
-        norm_path = _owner(norm, nodes, users, ("running_mean", "running_var", "weight", "bias"))
+        layer_path = owner(layer, nodes, users, ("weight", "bias"))
+        norm_path = owner(norm, nodes, users, ("running_mean", "running_var", "weight", "bias"))
         if layer_path and norm_path:
             pairs.append((layer_path, norm_path))
     return tuple(pairs)
 
 
-def _owner(
+def owner(
     call: Node, nodes: dict[str, Node], users: dict[str, tuple[str, ...]], names: tuple[str, ...]
 ) -> str | None:
-    """The module that owns all these tensors of the call and uses them here only."""
+    """The path of the module that owns all these tensors of the call and uses them here only."""
     given = arguments(call)
     owners = set()
     for name in names:

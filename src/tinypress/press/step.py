@@ -195,6 +195,8 @@ class Quantize(Strict):
     whole number, or a fraction of the float weights) chooses for each layer among ``choices`` or float: least loss,
     measured on samples.
     With ``batch_norm`` its moments are estimated again on the calibration samples, behind quantized weights.
+    ``equalize`` shares out ranges among neighbouring layers first; ``bias_correction`` puts back the means that
+    rounding moved.
     """
 
     technique: Literal["quantize"] = "quantize"
@@ -214,12 +216,14 @@ class Quantize(Strict):
     batch_norm: bool = Field(default=False, strict=True)
     ranges: Ranges = "minmax"
     percentile: float = Field(default=0.9999, strict=True, gt=0.5, le=1)
+    equalize: bool = Field(default=False, strict=True)
+    bias_correction: bool = Field(default=False, strict=True)
     other_ranges: Annotated[tuple[tuple[str, Ranges], ...], BeforeValidator(_pairs)] = ()
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if (
-            given := _changed(self, "budget_bytes", "group_size", "method", "embeddings", "batch_norm")
+            given := _changed(self, "budget_bytes", "group_size", "method", "embeddings")
         ) and not self.weights_only:
             raise ValueError(f"{given} needs weights_only = true")
         whole = not self.weights_only and self.bits == 8 and self.scheme == "symmetric"

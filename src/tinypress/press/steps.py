@@ -260,6 +260,9 @@ def _quantize(step: Quantize, before: Compressed, bench: Bench) -> Compressed:
             embeddings=step.embeddings,
             keep=step.keep,
             batch_norm=calibration if step.batch_norm else None,
+            equalize=step.equalize,
+            bias_correction=step.bias_correction,
+            reference=task.train,
         )
     return quantize_model(
         before,
@@ -273,6 +276,9 @@ def _quantize(step: Quantize, before: Compressed, bench: Bench) -> Compressed:
         other_ranges=dict(step.other_ranges),
         percentile=step.percentile,
         reference=task.train,
+        equalize=step.equalize,
+        bias_correction=step.bias_correction,
+        batch_norm=calibration if step.batch_norm else None,
         quantize=bench.engine.quantize,
     )
 

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from tinypress.errors import InputError, ModelError
+from tinypress.errors import DataError, InputError, ModelError
 from tinypress.facts import Change, Compressed, Note, QuantizedWeight, QuantPlan
 from tinypress.float_onnx import to_float_onnx
 from tinypress.graph import batch_norm_pairs, trace
+from tinypress.layers import copy_model
 from tinypress.protocols import Quantize
 from tinypress.quantize.by_layer import Bits, bits_of, check_bits, shown
 from tinypress.quantize.calibration import judge_calibration
 from tinypress.quantize.clipping import SHARE
+from tinypress.quantize.equalize import equalize_layers
 from tinypress.quantize.fold import fold_batch_norms
 from tinypress.quantize.fused import has_integer_kernel
 from tinypress.quantize.layer import dequantize_layer_weights, quantize_layer_weights
+from tinypress.quantize.moments import restore_moments
 from tinypress.quantize.ranges import Ranges, check_ranges
 from tinypress.quantize.values import calibrate
 from tinypress.task import Split
@@ -48,6 +52,9 @@ def quantize_model(
     other_ranges: Mapping[str, Ranges] | None = None,
     percentile: float = SHARE,
     reference: Split | None = None,
+    equalize: bool = False,
+    bias_correction: bool = False,
+    batch_norm: Split | None = None,
     quantize: Quantize = quantize_layer_weights,
 ) -> Compressed:
     """Quantize the weights of every Linear and Conv layer and, with ``calibration``, the activations between them.
@@ -64,6 +71,10 @@ def quantize_model(
         other_ranges: another way for single activations, by the name of the layer that makes it, or of its value.
         percentile: the share of the numbers that ``percentile`` keeps inside at each end.
         reference: data that the network was trained on, by which the calibration samples are judged.
+        equalize: share out the channels' ranges among neighbouring layers first (``equalize_layers``).
+        bias_correction: give every channel the mean back that rounding its weights moved.
+        batch_norm: samples on which every channel gets its spread back as well, as from a batch norm whose moments were
+            estimated again behind the quantized weights (``moments.py``).
 
     Raises:
         InputError: a setting out of range, a name that is no such layer, or a network that is quantized already.
@@ -86,7 +97,13 @@ def quantize_model(
             name for name, layer in before.model.named_modules() if isinstance(layer, _QUANTIZED)
         } - named
     judged = judge_calibration(call, before, calibration, reference) if calibration is not None else ()
+    if bias_correction and calibration is None:
+        raise DataError(call, "what rounding moved is seen on samples only", "Give calibration samples")
     folded = fold_batch_norms(before.model, batch_norm_pairs(trace(before.model, example_inputs)))
+    if equalize:
+        before = equalize_layers(replace(before, model=folded), example_inputs, calibration)
+        folded = before.model
+    original = copy_model(folded)
     weights: dict[str, QuantizedWeight] = {}
     changes, notes = [], [*judged]
     done: dict[Tensor, tuple[str, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d]] = {}
@@ -121,6 +138,15 @@ def quantize_model(
         changes.append(Change(name, "bits", 8 * layer.weight.element_size(), packed.bits))
     if not weights:
         raise ModelError(call, "there is no Linear or Conv layer left to quantize", "Name another technique")
+    for wanted, samples, spread in (
+        (batch_norm is not None, batch_norm, True),
+        (bias_correction, calibration, False),
+    ):
+        if wanted and samples is not None:
+            restored = restore_moments(folded, original, weights, samples, spread=spread)
+            weights = dict(restored.weights)
+            changes += restored.changes
+            notes += restored.notes
     integers = {name: packed for name, packed in weights.items() if has_integer_kernel(packed)}
     values = (
         calibrate(to_float_onnx(folded, example_inputs), integers, calibration, ranges, others, percentile)

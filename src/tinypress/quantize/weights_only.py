@@ -20,12 +20,15 @@ from tinypress.quantize.absorb import absorb_batch_norms
 from tinypress.quantize.affine import Scheme
 from tinypress.quantize.awq import awq_rows
 from tinypress.quantize.by_layer import Bits, bits_of, check_bits, kept_float, shown
+from tinypress.quantize.calibration import judge_calibration
+from tinypress.quantize.equalize import equalize_layers
 from tinypress.quantize.fold import fold_batch_norms
 from tinypress.quantize.gptq import gptq_rows
 from tinypress.quantize.halves import HALVES, Half, half_weight
 from tinypress.quantize.hqq import half_quadratic
 from tinypress.quantize.inputs import Inputs, Layer, layers_in_order, observe
 from tinypress.quantize.layer import dequantize_layer_weights, packed_weight, quantize_weight, weight_of
+from tinypress.quantize.moments import restore_moments
 from tinypress.quantize.mse import least_squared_error
 from tinypress.quantize.rows import Fit, Grid, whole_range
 from tinypress.quantize.shared import Choice, choose
@@ -58,6 +61,9 @@ def quantize_weights(
     embeddings: Collection[str] = (),
     keep: Collection[str] = (),
     batch_norm: Split | None = None,
+    equalize: bool = False,
+    bias_correction: bool = False,
+    reference: Split | None = None,
 ) -> Compressed:
     """Quantize the weights of every Linear and convolution, and of the embeddings that are named.
 
@@ -79,6 +85,9 @@ def quantize_weights(
         keep: names of layers that keep their float weights.
         batch_norm: samples on which batch norm's moments are estimated again behind the quantized weights, before
             the scales absorb it (``absorb.py``). It needs no labels; at 4 bits and fewer it wins much back.
+        equalize: share out the channels' ranges among neighbouring layers first (``equalize_layers``).
+        bias_correction: give every channel the mean back that rounding its weights moved.
+        reference: data that the network was trained on, by which the calibration samples are judged.
 
     Raises:
         InputError: a setting out of range, a name that is no such layer, or a network that is quantized already.
@@ -106,21 +115,31 @@ def quantize_weights(
             "batch_norm changes the scales, and these are fixed",
             "Leave out batch_norm, or the fixed scales",
         )
+    if bias_correction and calibration is None:
+        raise DataError(call, "what rounding moved is seen on samples only", "Give calibration samples")
+    used = calibration if method in _NEEDS_SAMPLES or bias_correction else None
+    judged = judge_calibration(call, before, used, reference) if used is not None else ()
     given = example_inputs
     for samples in (calibration, batch_norm):
         if given is None and samples is not None:
             given = tuple(column[:2] for column in samples.inputs)
     pairs: Sequence[tuple[str, str]] = ()
     unfolded: list[Note] = []
-    if batch_norm is not None and given is not None:
+    if equalize:
+        if given is None:
+            raise DataError(call, "neighbouring layers are found in a traced network", "Give example_inputs")
+        before = equalize_layers(before, given, calibration)
+        network = before.model
+    elif batch_norm is not None and given is not None:
         network = copy_model(before.model).eval()
         pairs = batch_norm_pairs(trace(network, given))
     else:
         network, unfolded = folded(before.model, given)
+    original = fold_batch_norms(network, pairs) if equalize or bias_correction else network
     kept = kept_float(call, network, bits, embeddings, keep)
     choices, left = choose(call, network, frozenset(embeddings), kept)
     weights: dict[str, QuantizedWeight] = {}
-    changes, notes = [], [*unfolded, *left]
+    changes, notes = [], [*judged, *unfolded, *left]
     for choice in _in_order(network, choices, calibration):
         was = 8 * choice.layers[0].weight.element_size()
         how: _How | Half = (
@@ -134,11 +153,17 @@ def quantize_weights(
         _put(choice, packed)
         weights.update(dict.fromkeys((f"{name}.weight" for name in choice.names), packed))
         changes.append(Change(choice.names[0], "bits", was, packed.bits))
-    if batch_norm is not None:
+    if batch_norm is not None and not equalize:
         again = reestimate_batch_norm(network, batch_norm)
         changes += again.changes
         notes += again.notes
         network, weights = absorb_batch_norms(call, again.model, pairs, weights)
+    for wanted, samples, spread in ((equalize, batch_norm, True), (bias_correction, calibration, False)):
+        if wanted and samples is not None:
+            restored = restore_moments(network, original, weights, samples, spread=spread)
+            weights = dict(restored.weights)
+            changes += restored.changes
+            notes += restored.notes
     return Compressed(
         network,
         (*before.changes, *changes),
