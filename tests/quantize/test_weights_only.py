@@ -210,7 +210,7 @@ def test_a_layer_that_is_never_reached_is_rounded_and_said():
         def forward(self, x: Tensor) -> Tensor:
             return self.used(x)
 
-    samples = Split((torch.randn(9, 8),), torch.zeros(9))
+    samples = Split((torch.randn(40, 8),), torch.zeros(40))
     done = quantize_weights(Lazybones(), 4, method="gptq", calibration=samples)
     assert [(n.layer, n.code) for n in done.notes] == [("idle", "TP211")]
 
