@@ -69,7 +69,6 @@ def test_a_step_estimates_batch_norm_again() -> None:
         ({"weights_only": True, "ranges": "mse"}, "ranges is of activations"),
         ({"bits": 4, "other_ranges": {"0": "mse"}}, "other_ranges is of activations"),
         ({"other_ranges": {"0": "kl"}}, "other_ranges.0.1: Input should be 'minmax'"),
-        ({"batch_norm": True}, "batch_norm needs weights_only"),
         ({"weights_only": True, "per_channel": False}, "scales for each channel or group"),
     ],
 )
