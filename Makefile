@@ -9,7 +9,7 @@ MODULE := course/modules/10_compression
 EXERCISE := course/src/tinypress_course/exercise/10_compression
 SOURCES := src tests bench docs course
 
-.PHONY: demo test test-all pretrained supported lint bench encoder readme book exercise clean
+.PHONY: demo test test-all pretrained supported compositions lint bench encoder readme book exercise clean
 
 demo: $(STAMP)
 	$(BIN)/tinypress demo --out runs/demo
@@ -25,6 +25,9 @@ pretrained: $(PRETRAINED)
 
 supported: $(STAMP)
 	$(BIN)/python docs/supported.py
+
+compositions: $(STAMP)
+	$(BIN)/python docs/compositions.py
 
 lint: $(COURSE)
 	$(BIN)/ruff check $(SOURCES)

@@ -888,4 +888,18 @@ PLANTED: tuple[Planted, ...] = (
         "ids = torch.cat([first * marks, middle, first * marks], 1)",
         "tasks/test_minilm_taught.py::test_rows_are_full_and_lose_nothing_but_the_last_bit",
     ),
+    Planted(
+        "a pair is recovered after its integers were fixed",
+        "press/compositions.py",
+        "return (one, recover, two) if Promise.INTEGERS in contract_of(two).ensures else (one, two, recover)",
+        "return (one, two, recover)",
+        "press/test_compositions_run.py::test_a_pair_is_trained_once_and_before_integers",
+    ),
+    Planted(
+        "an interval that touches zero counts as a difference",
+        "press/composed.py",
+        "if self.gain.low > 0:",
+        "if self.gain.low >= 0:",
+        "press/test_compositions_run.py::test_what_the_intervals_say",
+    ),
 )

@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from tinypress.cli.compare import compare, demo
+from tinypress.cli.compositions import compositions
 from tinypress.cli.diagnose import diagnose
 from tinypress.cli.latency_table import latency_table
 from tinypress.cli.measure import measure
@@ -32,7 +33,19 @@ app = typer.Typer(
     epilog="Exit codes: 0 done · 1 the receipt does not hold, or nothing mends the candidate · "
     "2 wrong usage or refused input · 3 run folder or artifact unusable · 130 stopped, the same command goes on",
 )
-for command in (demo, tasks, new, measure, latency_table, compare, press, verify, diagnose, report):
+for command in (
+    demo,
+    tasks,
+    new,
+    measure,
+    latency_table,
+    compare,
+    compositions,
+    press,
+    verify,
+    diagnose,
+    report,
+):
     app.command()(command)
 
 _STOPPED = 130

@@ -57,9 +57,10 @@ class Contract:
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why an order cannot be, and what to do."""
+    """An order that cannot be: which, why, and what to do."""
 
-    problem: str
+    order: str
+    reason: str
     remedy: str
 
 
@@ -120,16 +121,18 @@ def refusal(steps: Sequence[Step]) -> Refusal | None:
                 remedy = (
                     f"Put {early!r} last" if promise is Promise.INTEGERS else f"Put {late!r} before {early!r}"
                 )
-                return Refusal(f"{late!r} after {early!r}: {contract.breaks[promise]}", remedy)
+                return Refusal(f"{late!r} after {early!r}", contract.breaks[promise], remedy)
         if contract.restarts and place > 0:
             return Refusal(
-                f"a new {late!r} after {steps[place - 1].technique!r}: it throws earlier steps away",
+                f"a new {late!r} after {steps[place - 1].technique!r}",
+                "an untrained network throws earlier steps away",
                 f"Put {late!r} first",
             )
         untrained = contract.restarts or (untrained and not contract.trains)
         held |= dict.fromkeys(contract.ensures, late)
     if untrained:
-        return Refusal(f"{steps[0].technique!r} and never trains it", "Add a 'recover' or 'distill' step")
+        made = steps[0].technique
+        return Refusal(f"a {made!r}", "it never trains it", "Add a 'recover' or 'distill' step")
     return None
 
 

@@ -91,7 +91,9 @@ def check_order(call: str, recipe: Recipe) -> None:
     """Refuse, before any work, an order of steps that would undo or contradict itself."""
     refused = refusal(recipe.steps)
     if refused is not None:
-        raise RecipeError(call, f"recipe {recipe.name!r} has {refused.problem}", refused.remedy)
+        raise RecipeError(
+            call, f"recipe {recipe.name!r} has {refused.order}: {refused.reason}", refused.remedy
+        )
 
 
 def _check_names(call: str, step: Any) -> None:

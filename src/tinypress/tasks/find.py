@@ -12,12 +12,13 @@ from types import ModuleType
 
 from tinypress.errors import TaskError
 from tinypress.task import Task
-from tinypress.tasks import crepe, digits, efficientnet, minilm, minilm_taught, watch
+from tinypress.tasks import crepe, digits, efficientnet, minilm, minilm_taught, watch, watch_transformer
 from tinypress.train.loop import Progress, silent
 
 BUILT_IN: tuple[tuple[str, Callable[[int, Progress], Task], str], ...] = (
     ("watch", watch.load, "seven exercises from smartwatch motion, 1-D CNN, split by subject"),
     ("digits", digits.load, "handwritten digits, 2-D CNN with batch norm and a residual block"),
+    ("watch-transformer", watch_transformer.load, "the data of watch, small transformer of four layers"),
     # these read packages of requirements/pretrained.txt
     ("crepe-full", crepe.load_full, "pitch of a tone in noise, pretrained 1-D CNN of 22 million weights"),
     ("crepe-noisy", crepe.load_noisy, "the same in noise in which it is clearly better than crepe-tiny"),

@@ -60,8 +60,7 @@ class WatchNet(nn.Module):
 
 def load(seed: int = 0, progress: Progress = silent) -> Task:
     """The task with its trained network; training takes seconds and is cached."""
-    splits = _splits()
-    train, validation, test = splits
+    train, validation, test = splits()
     training = Training(max_epochs=24, patience=6, recovery_epochs=4, batch_size=64)
 
     def build() -> nn.Module:
@@ -88,7 +87,8 @@ def load(seed: int = 0, progress: Progress = silent) -> Task:
     )
 
 
-def _splits() -> tuple[Split, Split, Split]:
+def splits() -> tuple[Split, Split, Split]:
+    """Train, validation and test, scaled by the moments of train."""
     data = read_object_array(read_package_file("seglearn", "data/watch_dataset.npy", _SHA256))
     recordings = [np.asarray(x, dtype=np.float32) for x in data["X"]]
     subjects = np.asarray(data["subject"])
