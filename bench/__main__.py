@@ -23,6 +23,7 @@ from bench import (
     recovery,
     speedup,
     structured,
+    without_labels,
 )
 from tinypress.files import write_bytes, write_json
 
@@ -48,6 +49,7 @@ def main() -> None:
             "int8-quality",
             "int8-speed",
             "few-bits",
+            "without-labels",
         ),
         help="one benchmark instead of all",
     )
@@ -84,6 +86,8 @@ def main() -> None:
     if asked.only in (None, "few-bits"):
         few_tasks = ("watch",) if asked.quick else ("watch", "digits", "crepe-tiny")
         results["few_bits"] = few_bits.measure(few_tasks, (3,) if asked.quick else (4, 3, 2))
+    if asked.only in (None, "without-labels"):
+        results["without_labels"] = without_labels.measure(("crepe-tiny",) if asked.quick else ())
     table = _table(results)
     if table.row_count:
         Console().print(table)
@@ -101,6 +105,8 @@ def main() -> None:
             write_bytes(PAGE, int8_quality.page(results["int8_quality"], results["machine"]).encode())
     if "int8_speed" in results:
         Console().print(int8_speed.table(results["int8_speed"]))
+    if "without_labels" in results:
+        Console().print(without_labels.table(results["without_labels"]))
     if "recovery" in results:
         Console().print(_recovery_table(results["recovery"]))
     write_json(asked.out, results)

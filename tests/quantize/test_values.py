@@ -98,3 +98,28 @@ def test_a_range_is_chosen_for_single_values_by_layer_or_by_value() -> None:
     assert calibrate(graph(), WEIGHTS, x, "percentile", {"a.w": "minmax"}, 0.9)["r"] == usual["r"]
     with pytest.raises(InputError, match=r"'c' makes no value that is quantized.*\['a.w', 'b.w'\]"):
         calibrate(graph(), WEIGHTS, x, other_ranges={"c": "mse"})
+
+
+def test_only_floats_are_calibrated_beside_large_weights() -> None:
+    weight = np.random.default_rng(0).normal(size=(40, 40)).astype(np.float32)
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"]),
+        helper.make_node("Add", ["h", "x"], ["s"]),
+        helper.make_node("Shape", ["s"], ["sizes"]),
+        helper.make_node("Shape", ["x"], ["wanted"]),
+        helper.make_node("Add", ["sizes", "wanted"], ["both"]),
+        helper.make_node("Sub", ["both", "sizes"], ["same"]),
+        helper.make_node("Reshape", ["s", "same"], ["y"]),
+    ]
+    made = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 40])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 40])],
+        [numpy_helper.from_array(weight, "w")],
+    )
+    proto = helper.make_model(made, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    x = torch.randn(50, 40, generator=torch.Generator().manual_seed(0))
+    values = calibrate(proto, ("w",), Split((x,), torch.zeros(50)))
+    assert set(values) == {"x", "h", "s"}
+    assert values["h"].scale == pytest.approx(float(np.ptp(x.numpy() @ weight)) / 255, rel=1e-5)

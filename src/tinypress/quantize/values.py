@@ -7,6 +7,7 @@ last layer's result is not rounded.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 
@@ -24,6 +25,7 @@ from tinypress.quantize.ranges import Ranges, check_ranges, quantized_values
 from tinypress.runtimes.onnx import open_onnx
 from tinypress.task import Split
 
+_SMALL = 1024  # numbers of a constant that may be a shape
 _BATCH, _BYTES = 32, 1 << 28  # samples a step, and what all observed values of one step may take
 
 
@@ -52,12 +54,28 @@ def results(graph: onnx.GraphProto, weights: Collection[str]) -> dict[str, str]:
 
 def _only_float(proto: onnx.ModelProto, names: tuple[str, ...]) -> tuple[str, ...]:
     """Those of ``names`` that hold float32: sums and concatenations also reckon with shapes and positions."""
-    graph = onnx.shape_inference.infer_shapes(proto).graph
+    graph = onnx.shape_inference.infer_shapes(_without_weights(proto)).graph
     types = {
         value.name: value.type.tensor_type.elem_type
         for value in (*graph.input, *graph.value_info, *graph.output)
     }
     return tuple(name for name in names if types.get(name) == TensorProto.FLOAT)
+
+
+def _without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The same graph with its large constants as inputs: their numbers tell no type, and would be copied twice."""
+    light = onnx.ModelProto(ir_version=proto.ir_version, opset_import=proto.opset_import)
+    light.graph.name = proto.graph.name
+    for part in ("node", "input", "output", "value_info"):
+        getattr(light.graph, part).extend(getattr(proto.graph, part))
+    for tensor in proto.graph.initializer:
+        if math.prod(tensor.dims) <= _SMALL:
+            light.graph.initializer.append(tensor)
+        else:
+            light.graph.input.append(
+                helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            )
+    return light
 
 
 def calibrate(
