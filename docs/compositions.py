@@ -34,15 +34,19 @@ HEAD = """\
 Each technique states what it ensures, what it cannot keep of the steps before it, and why
 (`src/tinypress/press/composition.py`); an order that cannot be is refused with that reason before any training. The
 other pairs were made, shipped and measured in both orders. On your own network: `tinypress compositions task.py`, or
-`tinypress compositions task.py --recipe small.toml` for the steps of a recipe. `python docs/compositions.py` writes
-this page.
+`tinypress compositions task.py --recipe small.toml` for the steps of a recipe.
+"""
+ALL = "`python docs/compositions.py` wrote this page: one step of each technique on two small networks.\n"
+SOME = """\
+`python docs/compositions.py --few` wrote this page: six steps on one small network, each training one epoch long.
+Without `--few` it tries one step of each technique on a CNN and on a transformer.
 """
 
 
 def write_page(few: bool) -> None:
     """Try the pairs on each task and write docs/composition.md with a picture of each."""
     use_threads(1)
-    parts = [HEAD]
+    parts = [HEAD, SOME if few else ALL]
     with watched() as progress:
         for name in TASKS[:1] if few else TASKS:
             task = find_task(name, 0, progress)
