@@ -8,12 +8,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from tinypress.cli.found import task_of
 from tinypress.cli.options import AsJson, Fresh, Tolerance, use_threads, watched
 from tinypress.plan.diagnose import diagnose as diagnose_run
 from tinypress.press.run_folder import read_receipt
 from tinypress.report.diagnosis_page import write_diagnosis_page
 from tinypress.report.diagnosis_table import outcome_text, story_text, trials_table
-from tinypress.tasks.find import find_task
 
 
 def diagnose(
@@ -22,6 +22,9 @@ def diagnose(
         str | None, typer.Option(help="The candidate \\[default: the chosen one, else the smallest].")
     ] = None,
     task: Annotated[str | None, typer.Option(help="The task, where it is not a built-in one.")] = None,
+    folder: Annotated[
+        str | None, typer.Option(help="The Hugging Face folder that was pressed, with --task data.py.")
+    ] = None,
     tolerance: Tolerance = None,
     fresh: Fresh = False,
     as_json: AsJson = False,
@@ -33,7 +36,9 @@ def diagnose(
     receipt = read_receipt(run)
     use_threads(receipt.machine.threads)
     with watched() as progress:
-        found = find_task(task if task is not None else receipt.task, receipt.seed, progress)
+        named = task if task is not None else receipt.task
+        spec, data = (named, None) if folder is None else (folder, task)
+        found = task_of(spec, data, receipt.seed, progress)
         diagnosis = diagnose_run(
             run, found, candidate=candidate, tolerance=tolerance, fresh=fresh, progress=progress
         )
@@ -49,7 +54,7 @@ def diagnose(
     if diagnosis.trials:
         console.print(trials_table(diagnosis))
     console.print(outcome_text(diagnosis))
-    own = task if task is not None else receipt.task
+    own = named if folder is None else f"{folder} --task {task}"
     console.print(f"The page is {place / 'report.html'}", soft_wrap=True)
     console.print(f"Make it again: tinypress press {own} --recipe {place / 'recipe.json'}", soft_wrap=True)
     return 0 if diagnosis.mended else 1

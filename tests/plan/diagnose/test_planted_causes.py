@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 
 from plan.diagnose import digits_small as planted
+from tinypress.cli.main import app
 from tinypress.diagnosis import Diagnosis
 from tinypress.errors import ArtifactError, InputError, TaskError
 from tinypress.plan.diagnose import diagnose
 from tinypress.press.compare import BASELINE
 from tinypress.press.pipeline import press
 from tinypress.press.recipe import Recipe, read_recipes
-from tinypress.press.step import Quantize, Step
+from tinypress.press.step import Quantize, Step, Structured
 from tinypress.receipt import Receipt
 from tinypress.report.diagnosis_page import render_diagnosis_page
 from tinypress.runtimes.onnx import open_onnx
@@ -81,7 +83,7 @@ def test_an_outlier_channel_is_named(tmp_path: Path) -> None:
     assert any("Channel 5 of 'first'" in sentence for sentence in found.story)
 
 
-def test_a_sound_candidate_has_nothing_to_mend(tmp_path: Path) -> None:
+def test_a_sound_candidate_has_nothing_to_mend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task = planted.task()
     run(task, tmp_path, Quantize())
     found = diagnose(tmp_path, task)
@@ -93,14 +95,19 @@ def test_a_sound_candidate_has_nothing_to_mend(tmp_path: Path) -> None:
     assert Diagnosis.model_validate_json(text) == found
     assert diagnose(tmp_path, task) == found  # read, not done again
 
+    monkeypatch.setattr("tinypress.cli.diagnose.task_of", lambda *given: task)
+    shown = CliRunner().invoke(app, ["diagnose", str(tmp_path)])
+    assert shown.exit_code == 0, shown.output
+    assert "Nothing to mend" in shown.output
+    assert "tinypress press small-digits --recipe" in shown.output.replace("\n", " ")
+    assert (tmp_path / "diagnosis" / "pressed" / "report.html").read_text() == render_diagnosis_page(found)
+
     with pytest.raises(InputError, match="no such candidate"):
         diagnose(tmp_path, task, candidate="other")
     with pytest.raises(InputError, match="no such candidate"):
-        diagnose(tmp_path, task, candidate="baseline" if "baseline" != "fp32" else "x")
+        diagnose(tmp_path, task, candidate=BASELINE.name)
     with pytest.raises(InputError, match="that is no loss"):
         diagnose(tmp_path, task, tolerance=-1.0)
-    import dataclasses
-
     with pytest.raises(TaskError, match="small-digits"):
         diagnose(tmp_path, dataclasses.replace(task, name="other"))
     (tmp_path / "artifacts" / "pressed.onnx").write_bytes(b"other")
@@ -108,9 +115,8 @@ def test_a_sound_candidate_has_nothing_to_mend(tmp_path: Path) -> None:
         diagnose(tmp_path, task)
 
 
+@pytest.mark.slow
 def test_what_pruning_lost_is_won_back(tmp_path: Path) -> None:
-    from tinypress.press.step import Structured
-
     task = planted.task()
     receipt = run(task, tmp_path, Structured(ratio=0.8))
     assert receipt.candidate("pressed").quality.value < 0.8

@@ -29,7 +29,7 @@ class Case:
     """A candidate with all that is needed to make it again in another way.
 
     ``run`` is the finished run that it is of, ``folder`` where the tries are kept; ``baseline`` is what the
-    baseline's artifact answers on validation.
+    baseline's artifact answers on validation, ``beside_bytes`` what ships beside each network (a tokenizer).
     """
 
     task: Task
@@ -39,6 +39,7 @@ class Case:
     folder: RunFolder
     shipment: Shipment
     baseline: Evaluation
+    beside_bytes: int = 0
 
     @property
     def factor(self) -> float:

@@ -82,8 +82,9 @@ def diagnose(
         base_form: Shipment = "onnx" if receipt.baseline.artifact.runtime == "onnxruntime" else "archive"
         steps = tuple(step_from(raw) for raw in looked_at.recipe)
         baseline = open_artifact(files[receipt.baseline.name], base_form, task, metric, 1)
+        beside = sum(file.bytes for file in looked_at.artifact.files)
         bench = Bench(task, engine if engine is not None else Engine(), receipt.seed, progress)
-        case = Case(task, metric, bench, RunFolder(run), folder, form, baseline.validation)
+        case = Case(task, metric, bench, RunFolder(run), folder, form, baseline.validation, beside)
         found = Attempt(
             steps, network_after(case, steps), files[looked_at.name],
             run_on_validation(case, files[looked_at.name]), 0.0,
@@ -245,7 +246,7 @@ def _try(case: Case, remedy: Remedy, steps: Steps, best: Attempt) -> tuple[Trial
         "validation": tried.evaluation.value,
         "loss": loss,
         "snr_db": ratio,
-        "bytes": tried.path.stat().st_size,
+        "bytes": tried.path.stat().st_size + case.beside_bytes,
         "kept": kept,
         "seconds": tried.seconds,
     }
@@ -283,8 +284,9 @@ def _measured(case: Case, best: Attempt, baseline: Opened, allowed: float) -> Ou
     name = f"artifacts/{again.path.name}"
     judged = judge_artifact(opened, baseline, name, case.task, case.metric, allowed, case.bench.seed)
     assert judged.drop is not None
+    artifact = judged.artifact.model_copy(update={"bytes": judged.artifact.bytes + case.beside_bytes})
     return Outcome(
-        artifact=judged.artifact, validation=judged.validation.value,
+        artifact=artifact, validation=judged.validation.value,
         validation_loss=case.loss(judged.validation.value), quality=judged.quality, drop=judged.drop,
     )  # fmt: skip
 

@@ -138,6 +138,18 @@ ACTIVATIONS = (
     ),
     Remedy("entropy ranges", "range of activations", "ranges that keep the distribution", _ranges("entropy")),
     Remedy(
+        "equalized layers",
+        "outlier channel",
+        "scales are moved from wide channels into the next layer",
+        _with(equalize=True),
+    ),
+    Remedy(
+        "corrected biases",
+        "rounding",
+        "the mean error of each channel is taken out of its bias",
+        _with(bias_correction=True),
+    ),
+    Remedy(
         "one layer in float",
         "sensitive layer",
         "the layer that costs most is not quantized",
