@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from plan.diagnose import digits_small as planted
 from tinypress.cli.main import app
