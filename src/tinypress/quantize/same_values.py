@@ -2,7 +2,8 @@
 
 PyTorch's exporter keeps most names of the graph that it is given, but decomposes some operators and then numbers the
 values anew. So names are not relied on: two values are taken for one if they hold the same numbers in the same order
-on samples, whatever shape each gives them.
+on samples, whatever shape each gives them. Of several equal ones it is the first that the output depends on: an LSTM's
+last hidden state equals the end of its outputs, and only one of the two may be read.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ def same_values(
     by_size: dict[int, list[str]] = {}
     for name, value in wanted.items():
         by_size.setdefault(value.size, []).append(name)
+    needed = _needed(traced)
     found: dict[str, str] = {}
     best: dict[str, float] = {}
 
@@ -78,6 +80,17 @@ def same_values(
             "Train with weights_only=True",
         )
     return found
+
+
+def _needed(traced: Traced) -> set[str]:
+    """The inputs and calls that the output depends on."""
+    nodes, needed, left = traced.by_name(), set[str](), list(traced.outputs)
+    while left:
+        node = nodes[left.pop()]
+        if node.name not in needed and node.kind in ("call", "input"):
+            needed.add(node.name)
+            left += node.inputs
+    return needed
 
 
 def _in_onnx(
