@@ -1,4 +1,4 @@
-"""The values that the file rounds are found in the traced graph: where they are used, whatever the exporter calls them."""
+"""The values that the file rounds are found in the traced graph, where they are used and whatever they are called."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_a_value_that_is_not_there_is_refused() -> None:
     one, other = (nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)).eval() for _ in range(2))
     traced, proto = trace(one, (x,)), to_float_onnx(other, (x,))
     hidden = next(node.output[0] for node in proto.graph.node if node.op_type == "Relu")
-    with pytest.raises(ModelError, match=f"the value '{hidden}'.*none of the traced graph"):
+    with pytest.raises(ModelError, match=rf"the value '{hidden}'.*none of the traced graph"):
         same_values("here", traced, one, proto, [hidden], (x,))
     names = same_values("here", trace(other, (x,)), other, proto, [hidden, proto.graph.input[0].name], (x,))
     assert len(set(names.values())) == 2
