@@ -54,11 +54,7 @@ def same_values(
 
     def see(node: Node, before: Mapping[str, Any]) -> Any:
         value = compute(node, before) if node.kind == "call" else before[node.name]
-        if (
-            node.kind not in ("call", "input")
-            or not isinstance(value, Tensor)
-            or not value.is_floating_point()
-        ):
+        if node.name not in needed or not isinstance(value, Tensor) or not value.is_floating_point():
             return value
         array = value.detach().cpu().reshape(-1).numpy()
         for name in by_size.get(array.size, ()):
