@@ -20,6 +20,7 @@ from bench import (
     int8_time,
     pack,
     prune,
+    ptq,
     recovery,
     speedup,
     structured,
@@ -50,6 +51,7 @@ def main() -> None:
             "int8-speed",
             "few-bits",
             "without-labels",
+            "ptq",
         ),
         help="one benchmark instead of all",
     )
@@ -88,6 +90,8 @@ def main() -> None:
         results["few_bits"] = few_bits.measure(few_tasks, (3,) if asked.quick else (4, 3, 2))
     if asked.only in (None, "without-labels"):
         results["without_labels"] = without_labels.measure(("crepe-tiny",) if asked.quick else ())
+    if asked.only in (None, "ptq"):
+        results["ptq"] = ptq.measure(("watch",) if asked.quick else ("watch", "digits", "efficientnet-lite0"))
     table = _table(results)
     if table.row_count:
         Console().print(table)
@@ -97,6 +101,8 @@ def main() -> None:
         Console().print(_equal_macs_table(name, row))
     for name, row in results.get("few_bits", {}).items():
         Console().print(few_bits.table(name, row))
+    for name, row in results.get("ptq", {}).items():
+        Console().print(ptq.table(name, row))
     if "int8_time" in results:
         Console().print(int8_time.table(results["int8_time"]))
     if "int8_quality" in results:

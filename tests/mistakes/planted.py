@@ -822,6 +822,13 @@ PLANTED: tuple[Planted, ...] = (
         "(factor * (layer.bias.double() + mean_q) - mean)",
         "quantize/test_equalize.py::test_moments_are_those_of_the_float_network_again",
     ),
+    Planted(
+        "learned rounding takes the inputs of the float network",
+        "quantize/adaround.py",
+        'made = torch.einsum("jnk,jok->jno", inputs_JNK[:, chosen], real(up))',
+        'made = torch.einsum("jnk,jok->jno", inputs_JNK[:, chosen] / 1.1, real(up))',
+        "quantize/test_adaround.py::test_it_makes_good_what_the_layers_before_it_did",
+    ),
     # ranges of activations
     Planted(
         "a wider histogram moves counts into the wrong bins",

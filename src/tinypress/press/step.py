@@ -210,7 +210,7 @@ class Quantize(Strict):
     calibrate_on: Literal["train", "validation"] = "train"
     weights_only: bool = Field(default=False, strict=True)
     group_size: int | None = Field(default=None, strict=True, ge=1, lt=2**31)
-    method: Literal["nearest", "mse", "hqq", "gptq", "awq"] = "nearest"
+    method: Literal["nearest", "mse", "hqq", "gptq", "awq", "adaround"] = "nearest"
     embeddings: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
     batch_norm: bool = Field(default=False, strict=True)

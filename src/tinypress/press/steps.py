@@ -263,6 +263,7 @@ def _quantize(step: Quantize, before: Compressed, bench: Bench) -> Compressed:
             equalize=step.equalize,
             bias_correction=step.bias_correction,
             reference=task.train,
+            progress=bench.progress,
         )
     return quantize_model(
         before,

@@ -6,6 +6,7 @@ of one output channel, I input channels.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -75,6 +76,53 @@ def observe(model: nn.Module, layers: Sequence[Layer], samples: Split, batch_siz
         return None
     product, magnitude, count = sums[0]
     return Inputs(product, magnitude / max(1, count))
+
+
+class _Enough(Exception):
+    """Ends a forward pass."""
+
+
+def paired_rows(
+    networks: tuple[nn.Module, nn.Module],
+    name: str,
+    samples: Split,
+    rows: int,
+    seed: int,
+    batch_size: int = 16,
+) -> tuple[Tensor, Tensor] | None:
+    """What the layer called ``name`` is fed in either network, in the same ``rows`` places drawn at random: [J, N, K].
+
+    Returns:
+        ``None`` where the samples never reach it.
+    """
+    starts = range(0, len(samples), batch_size)
+    found: tuple[list[Tensor], list[Tensor]] = ([], [])
+    for network, parts in zip(networks, found, strict=True):
+        draw = torch.Generator().manual_seed(seed)  # the same places in both
+
+        def keep(
+            layer: nn.Module,
+            given: tuple[Tensor, ...],
+            parts: list[Tensor] = parts,
+            draw: torch.Generator = draw,
+        ) -> None:
+            assert isinstance(layer, Layer)
+            all_JNK = patches(layer, given[0].detach())
+            count = min(all_JNK.shape[1], -(-rows // len(starts)))
+            parts.append(all_JNK[:, torch.randperm(all_JNK.shape[1], generator=draw)[:count]].float())
+            raise _Enough
+
+        hook = network.get_submodule(name).register_forward_pre_hook(keep)
+        try:
+            for start in starts:
+                with torch.no_grad(), contextlib.suppress(_Enough):
+                    network(*(column[start : start + batch_size] for column in samples.inputs))
+        finally:
+            hook.remove()
+    if not found[0]:
+        return None
+    first, second = (torch.cat(parts, 1) for parts in found)
+    return first, second
 
 
 def patches(layer: Layer, x: Tensor) -> Tensor:

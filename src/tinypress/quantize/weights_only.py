@@ -17,6 +17,7 @@ from tinypress.facts import Change, Compressed, Note, QuantizedWeight, QuantPlan
 from tinypress.graph import batch_norm_pairs, trace
 from tinypress.layers import copy_model
 from tinypress.quantize.absorb import absorb_batch_norms
+from tinypress.quantize.adaround import adaround_rows
 from tinypress.quantize.affine import Scheme
 from tinypress.quantize.awq import awq_rows
 from tinypress.quantize.by_layer import Bits, bits_of, check_bits, kept_float, shown
@@ -26,7 +27,7 @@ from tinypress.quantize.fold import fold_batch_norms
 from tinypress.quantize.gptq import gptq_rows
 from tinypress.quantize.halves import HALVES, Half, half_weight
 from tinypress.quantize.hqq import half_quadratic
-from tinypress.quantize.inputs import Inputs, Layer, layers_in_order, observe
+from tinypress.quantize.inputs import Inputs, Layer, layers_in_order, observe, paired_rows
 from tinypress.quantize.layer import dequantize_layer_weights, packed_weight, quantize_weight, weight_of
 from tinypress.quantize.moments import restore_moments
 from tinypress.quantize.mse import least_squared_error
@@ -34,10 +35,12 @@ from tinypress.quantize.rows import Fit, Grid, whole_range
 from tinypress.quantize.shared import Choice, choose
 from tinypress.task import Split
 from tinypress.train.batchnorm import reestimate_batch_norm
+from tinypress.train.progress import Progress, silent
 
-Method = Literal["nearest", "mse", "hqq", "gptq", "awq"]
+Method = Literal["nearest", "mse", "hqq", "gptq", "awq", "adaround"]
 _FITS: dict[str, Fit] = {"nearest": whole_range, "mse": least_squared_error, "hqq": half_quadratic}
-_NEEDS_SAMPLES = ("gptq", "awq")
+_NEEDS_SAMPLES = ("gptq", "awq", "adaround")
+_PLACES = 4096  # that adaround looks at in each layer
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,7 @@ def quantize_weights(
     equalize: bool = False,
     bias_correction: bool = False,
     reference: Split | None = None,
+    progress: Progress = silent,
 ) -> Compressed:
     """Quantize the weights of every Linear and convolution, and of the embeddings that are named.
 
@@ -74,8 +78,9 @@ def quantize_weights(
         bits: 2 to 8, or those of each layer by its name (one that is not named stays float); or 16 with the scheme
             ``float16`` or ``bfloat16``, which have no scale and no groups.
         group_size: so many neighbouring weights of an output channel share a scale; ``None`` for all of them.
-        method: ``nearest`` rounds; ``mse`` and ``hqq`` look for a better range in the weights alone; ``gptq`` and
-            ``awq`` look at what ``calibration`` feeds to each layer, after the layers before it were quantized.
+        method: ``nearest`` rounds; ``mse`` and ``hqq`` look for a better range in the weights alone; ``gptq``,
+            ``awq`` and ``adaround`` look at what ``calibration`` feeds to each layer, after the layers before it were
+            quantized.
         power_of_two: scales are powers of two.
         act_order: ``gptq`` begins with the inputs that are largest.
         calibration: samples like those the network will see.
@@ -135,19 +140,22 @@ def quantize_weights(
         pairs = batch_norm_pairs(trace(network, given))
     else:
         network, unfolded = folded(before.model, given)
-    original = fold_batch_norms(network, pairs) if equalize or bias_correction else network
+    compared = equalize or bias_correction or method == "adaround"
+    original = fold_batch_norms(network, pairs) if compared else network
     kept = kept_float(call, network, bits, embeddings, keep)
     choices, left = choose(call, network, frozenset(embeddings), kept)
     weights: dict[str, QuantizedWeight] = {}
     changes, notes = [], [*judged, *unfolded, *left]
-    for choice in _in_order(network, choices, calibration):
+    ordered = _in_order(network, choices, calibration)
+    for done, choice in enumerate(ordered):
+        progress("quantizing the weights", done, len(ordered))
         was = 8 * choice.layers[0].weight.element_size()
         how: _How | Half = (
             scheme
             if scheme == "float16" or scheme == "bfloat16"
             else _How(method, Grid(bits_of(choice.names, bits), scheme, group_size, power_of_two), act_order)
         )
-        packed, note = _quantized(call, network, choice, how, calibration)
+        packed, note = _quantized(call, network, original, choice, how, calibration)
         if note is not None:
             notes.append(note)
         _put(choice, packed)
@@ -193,7 +201,12 @@ def _in_order(network: nn.Module, choices: Sequence[Choice], samples: Split | No
 
 
 def _quantized(
-    call: str, network: nn.Module, choice: Choice, how: _How | Half, samples: Split | None
+    call: str,
+    network: nn.Module,
+    original: nn.Module,
+    choice: Choice,
+    how: _How | Half,
+    samples: Split | None,
 ) -> tuple[QuantizedWeight, Note | None]:
     """The integers of one weight, and a note where the method could not be used on it."""
     weight = weight_of(f"{call}, layer {choice.names[0]!r}", choice.layers[0])
@@ -204,6 +217,8 @@ def _quantized(
         return quantize_weight(named, weight, 0, how.grid, _FITS[how.method]), None
     layers = [layer for layer in choice.layers if isinstance(layer, Layer)]
     assert samples is not None
+    if how.method == "adaround" and layers:
+        return _adaround(named, weight, (original, network), choice.names[0], how.grid, samples)
     seen = observe(network, layers, samples) if layers else None
     reason = None
     if not layers:
@@ -231,6 +246,25 @@ def _quantized(
         packed = packed_weight(q, scale, zero, tuple(weight.shape), 0, how.grid)
         return replace(packed, input_scale=balance), None
     return _gptq(named, weight, seen, how), None
+
+
+def _adaround(
+    call: str, weight: Tensor, networks: tuple[nn.Module, nn.Module], name: str, grid: Grid, samples: Split
+) -> tuple[QuantizedWeight, Note | None]:
+    found = paired_rows(networks, name, samples, _PLACES, seed=0)
+    if found is None:
+        reason = "the calibration samples never reach it as a layer: its weights were rounded to nearest"
+        return quantize_weight(call, weight, 0, grid), Note("TP211", "note", name, reason)
+    float_JNK, inputs_JNK = found
+    if not bool(torch.isfinite(inputs_JNK).all()):
+        raise DataError(
+            call, "its inputs became NaN or infinite", "Check the calibration samples and the weights"
+        )
+    w_JOK = weight.reshape(len(inputs_JNK), -1, weight[0].numel()).float()
+    made_JNO = float_JNK @ w_JOK.transpose(1, 2)
+    fit = least_squared_error if grid.bits <= 4 else whole_range
+    q, scale, zero = adaround_rows(call, w_JOK, made_JNO, inputs_JNK, grid, fit=fit)
+    return packed_weight(q, scale, zero, tuple(weight.shape), 0, grid), None
 
 
 def _gptq(call: str, weight: Tensor, seen: Inputs, how: _How) -> QuantizedWeight:
