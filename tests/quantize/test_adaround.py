@@ -29,10 +29,15 @@ def squared(w_CK: Tensor, real_CK: Tensor, x_NK: Tensor) -> float:
 
 
 @pytest.mark.parametrize(
-    ("bits", "group_size", "scheme"), [(3, None, "symmetric"), (2, 4, "affine"), (4, 4, "symmetric")]
+    ("bits", "group_size", "scheme", "left"),
+    [
+        (3, None, "symmetric", 0.5),
+        (4, 4, "symmetric", 0.7),
+        (2, 4, "affine", 0.9),
+    ],  # 2 of 4 lie on the range's ends
 )
 def test_the_outputs_are_nearer_than_those_of_rounding_to_nearest(
-    bits: int, group_size: int | None, scheme: str
+    bits: int, group_size: int | None, scheme: str, left: float
 ) -> None:
     grid = Grid(bits, scheme, group_size)  # type: ignore[arg-type]
     x = correlated(512, 16)
@@ -41,7 +46,7 @@ def test_the_outputs_are_nearer_than_those_of_rounding_to_nearest(
     q, scale, zero = adaround_rows("here", w[None], (x @ w.T)[None], x[None], grid)
     real = real_rows(q, scale, zero, group_size)
     nearest = real_rows(*quantize_rows("here", w, grid, whole_range), group_size)
-    assert squared(w, real, x) < 0.7 * squared(w, nearest, x)
+    assert squared(w, real, x) < left * squared(w, nearest, x)
     assert real[0, 3] == 0
     # each weight went up or down by less than a step
     steps = scale.view(6, -1).repeat_interleave(group_size or 16, 1)

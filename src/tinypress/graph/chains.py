@@ -137,3 +137,27 @@ def _places(before: Node, after: Node) -> int | None:
 def _zeros(pad: Node) -> bool:
     given = arguments(pad)
     return given.get("mode", "constant") == "constant" and not given.get("value")
+
+
+def norm_readers(traced: Traced) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """LayerNorms over the last dimension that linear layers alone read, with these: paths, in order.
+
+    Each has a weight of its own, and none of their weights is used elsewhere.
+    """
+    nodes, users = traced.by_name(), traced.users()
+    found = []
+    for node in traced:
+        if node.op is not _aten.layer_norm or node.name in traced.outputs:
+            continue
+        given = arguments(node)
+        norm = owner(node, nodes, users, ("weight", "bias"))
+        calls = [nodes[name] for name in users[node.name]]
+        readers = [
+            owner(call, nodes, users, ("weight",))
+            for call in calls
+            if call.op is _aten.linear and arguments(call).get("input") == Ref(node.name)
+        ]
+        one = len(given.get("normalized_shape", ())) == 1
+        if norm and one and readers and len(readers) == len(calls) and all(readers):
+            found.append((norm, tuple(reader for reader in readers if reader)))
+    return tuple(found)

@@ -195,8 +195,8 @@ class Quantize(Strict):
     whole number, or a fraction of the float weights) chooses for each layer among ``choices`` or float: least loss,
     measured on samples.
     With ``batch_norm`` its moments are estimated again on the calibration samples, behind quantized weights.
-    ``equalize`` shares out ranges among neighbouring layers first; ``bias_correction`` puts back the means that
-    rounding moved.
+    ``equalize`` shares out ranges among neighbouring layers first, ``smooth`` is the alpha with which SmoothQuant moves
+    outliers into weights; ``bias_correction`` puts back the means that rounding moved.
     """
 
     technique: Literal["quantize"] = "quantize"
@@ -217,6 +217,7 @@ class Quantize(Strict):
     ranges: Ranges = "minmax"
     percentile: float = Field(default=0.9999, strict=True, gt=0.5, le=1)
     equalize: bool = Field(default=False, strict=True)
+    smooth: float | None = Field(default=None, strict=True, ge=0, le=1)
     bias_correction: bool = Field(default=False, strict=True)
     other_ranges: Annotated[tuple[tuple[str, Ranges], ...], BeforeValidator(_pairs)] = ()
 
@@ -227,7 +228,7 @@ class Quantize(Strict):
         ) and not self.weights_only:
             raise ValueError(f"{given} needs weights_only = true")
         whole = not self.weights_only and self.bits == 8 and self.scheme == "symmetric"
-        if (given := _changed(self, "ranges", "percentile", "other_ranges")) and not whole:
+        if (given := _changed(self, "ranges", "percentile", "other_ranges", "smooth")) and not whole:
             raise ValueError(f"{given} is of activations, which 8 symmetric bits without weights_only have")
         if self.weights_only and not self.per_channel:
             raise ValueError("weights_only has scales for each channel or group")

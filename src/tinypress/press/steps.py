@@ -278,6 +278,7 @@ def _quantize(step: Quantize, before: Compressed, bench: Bench) -> Compressed:
         percentile=step.percentile,
         reference=task.train,
         equalize=step.equalize,
+        smooth=step.smooth,
         bias_correction=step.bias_correction,
         batch_norm=calibration if step.batch_norm else None,
         quantize=bench.engine.quantize,

@@ -24,6 +24,7 @@ from tinypress.quantize.fused import has_integer_kernel
 from tinypress.quantize.layer import dequantize_layer_weights, quantize_layer_weights
 from tinypress.quantize.moments import restore_moments
 from tinypress.quantize.ranges import Ranges, check_ranges
+from tinypress.quantize.smooth import check_alpha, smooth_layers
 from tinypress.quantize.values import calibrate
 from tinypress.task import Split
 
@@ -53,6 +54,7 @@ def quantize_model(
     percentile: float = SHARE,
     reference: Split | None = None,
     equalize: bool = False,
+    smooth: float | None = None,
     bias_correction: bool = False,
     batch_norm: Split | None = None,
     quantize: Quantize = quantize_layer_weights,
@@ -72,6 +74,7 @@ def quantize_model(
         percentile: the share of the numbers that ``percentile`` keeps inside at each end.
         reference: data that the network was trained on, by which the calibration samples are judged.
         equalize: share out the channels' ranges among neighbouring layers first (``equalize_layers``).
+        smooth: the alpha with which outliers of activations are moved into the weights (``smooth_layers``).
         bias_correction: give every channel the mean back that rounding its weights moved.
         batch_norm: samples on which every channel gets its spread back as well, as from a batch norm whose moments were
             estimated again behind the quantized weights (``moments.py``).
@@ -97,9 +100,14 @@ def quantize_model(
             name for name, layer in before.model.named_modules() if isinstance(layer, _QUANTIZED)
         } - named
     judged = judge_calibration(call, before, calibration, reference) if calibration is not None else ()
-    if bias_correction and calibration is None:
-        raise DataError(call, "what rounding moved is seen on samples only", "Give calibration samples")
+    if smooth is not None:
+        check_alpha(call, smooth)
+    if (bias_correction or smooth is not None) and calibration is None:
+        raise DataError(call, "what activations become is seen on samples only", "Give calibration samples")
     folded = fold_batch_norms(before.model, batch_norm_pairs(trace(before.model, example_inputs)))
+    if smooth is not None and calibration is not None:
+        before = smooth_layers(replace(before, model=folded), example_inputs, calibration, smooth)
+        folded = before.model
     if equalize:
         before = equalize_layers(replace(before, model=folded), example_inputs, calibration)
         folded = before.model
