@@ -87,7 +87,7 @@ def test_quantizing_smooths_first() -> None:
         alpha: [value.scale for value in done.plan.values.values()] if done.plan is not None else []
         for alpha, done in quantized.items()
     }
-    assert min(scales[0.8]) < min(scales[None])
+    assert scales[0.8][0] < 0.1 * scales[None][0]  # what the first norm makes
     with pytest.raises(DataError, match="on samples only"):
         quantize_model(model, None, (X[:2],), smooth=0.5)
     with pytest.raises(InputError, match="alpha is 2"):
