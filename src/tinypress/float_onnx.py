@@ -24,18 +24,22 @@ OPSET = 20
 
 
 def to_float_onnx(
-    model: nn.Module, example_inputs: tuple[Tensor, ...], *, opset: int = OPSET
+    model: nn.Module, example_inputs: tuple[Tensor, ...], *, opset: int = OPSET, free_length: bool = False
 ) -> onnx.ModelProto:
     """Export ``model`` with a free batch dimension (the first of every input and of the output).
 
+    Args:
+        free_length: the second dimension of every input is free as well, one length for all.
+
     Raises:
-        ModelError: the network cannot be exported, or only for one batch size.
+        ModelError: the network cannot be exported, or only for one batch size or length.
     """
     call = f"to_float_onnx({type(model).__name__}, inputs {[tuple(x.shape) for x in example_inputs]})"
     model = copy.deepcopy(model).eval()
     # an example batch of one would be frozen into the file
     inputs = tuple(x.repeat(2, *[1] * (x.dim() - 1)) if len(x) == 1 else x for x in example_inputs)
-    free = tuple({0: torch.export.Dim.DYNAMIC} for _ in inputs)
+    batch, length = torch.export.Dim("batch"), torch.export.Dim("length")
+    free = tuple({0: batch, 1: length} if free_length else {0: torch.export.Dim.DYNAMIC} for _ in inputs)
     try:
         with _quiet():
             program = torch.onnx.export(
@@ -57,6 +61,14 @@ def to_float_onnx(
                 call,
                 f"the batch dimension of {value.name!r} is frozen",
                 "Remove the literal batch size from forward()",
+            )
+    for value in proto.graph.input if free_length else ():
+        dims = value.type.tensor_type.shape.dim
+        if len(dims) < 2 or dims[1].HasField("dim_value"):
+            raise ModelError(
+                call,
+                f"the length of {value.name!r} is frozen",
+                "Leave free_length off, or let forward() take inputs of any length",
             )
     if len(proto.graph.output) != 1:
         raise ModelError(

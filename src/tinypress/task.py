@@ -134,7 +134,8 @@ class Task:
     function ``(outputs, targets) -> float``; ``build()`` returns the untrained network, for the controls.
     ``tolerance`` is the acceptable loss in quality: points for accuracy, else the metric's unit.
     ``companions(model)`` gives the files that ship beside a pressed network: each artifact is then a folder of its
-    own, and their bytes count.
+    own, and their bytes count. With ``free_length`` the second dimension of every input is free in an ONNX file whose
+    activations are float, one length for all: texts of any length.
     """
 
     name: str
@@ -152,6 +153,7 @@ class Task:
     classes: tuple[str, ...] = ()
     about: str = ""
     companions: Callable[[nn.Module], Companions] | None = None
+    free_length: bool = False
 
     def __post_init__(self) -> None:
         call = f"Task({self.name!r})"

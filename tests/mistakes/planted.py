@@ -909,4 +909,11 @@ PLANTED: tuple[Planted, ...] = (
         "if self.gain.low >= 0:",
         "press/test_compositions_run.py::test_what_the_intervals_say",
     ),
+    Planted(
+        "only the batch is free",
+        "float_onnx.py",
+        "{0: batch, 1: length} if free_length",
+        "{0: batch} if free_length",
+        "ship/test_free_length.py::test_texts_of_any_length_get_the_networks_answer",
+    ),
 )

@@ -97,7 +97,7 @@ def write_artifact(
         write_bytes(place, data)
     if shipment == "onnx":
         some = task.validation.take(slice(0, MOST_SAMPLES)).inputs
-        write_onnx(path, compressed, task.example_inputs, check=some)
+        write_onnx(path, compressed, task.example_inputs, check=some, free_length=task.free_length)
     else:
         write_archive(path, compressed)
     folder.note_artifact(name, paths)

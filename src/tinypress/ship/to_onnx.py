@@ -35,12 +35,14 @@ def write_onnx(
     example_inputs: tuple[Tensor, ...],
     *,
     check: tuple[Tensor, ...] | None = None,
+    free_length: bool = False,
 ) -> None:
     """Write ``compressed`` to ``path``, whole or not at all.
 
     Args:
         check: samples, one tensor [N, ...] per input, on which the file's integers are compared with the reference,
             layer by layer, before it is written; files whose activations are float have none.
+        free_length: in a file whose activations are float, the second dimension of every input is free.
 
     Raises:
         InputError: the plan has weights that are not those of the exported graph, or have scales along another axis
@@ -49,7 +51,7 @@ def write_onnx(
         ShipError: a layer of the file does not compute what the plan says.
         RunError: the file cannot be written.
     """
-    written, proto = _written(compressed, example_inputs)
+    written, proto = _written(compressed, example_inputs, free_length)
     if check is not None and compressed.plan is not None and compressed.plan.values:
         samples = tuple(column.detach().cpu().numpy() for column in check)
         with contextlib.suppress(UnknownOperator):  # then the receipt says that nothing was compared
@@ -57,22 +59,24 @@ def write_onnx(
     write_bytes(path, written.SerializeToString(deterministic=True))
 
 
-def to_onnx(compressed: Compressed, example_inputs: tuple[Tensor, ...]) -> onnx.ModelProto:
+def to_onnx(
+    compressed: Compressed, example_inputs: tuple[Tensor, ...], *, free_length: bool = False
+) -> onnx.ModelProto:
     """The ONNX form of ``compressed``; see ``write_onnx``."""
-    return _written(compressed, example_inputs)[0]
+    return _written(compressed, example_inputs, free_length)[0]
 
 
 def _written(
-    compressed: Compressed, example_inputs: tuple[Tensor, ...]
+    compressed: Compressed, example_inputs: tuple[Tensor, ...], free_length: bool
 ) -> tuple[onnx.ModelProto, onnx.ModelProto]:
     """The file, and the float graph that it is made from."""
     plan = compressed.plan
     if plan is None:
-        proto = to_float_onnx(compressed.model, example_inputs)
+        proto = to_float_onnx(compressed.model, example_inputs, free_length=free_length)
         return proto, proto
     call = f"to_onnx({type(compressed.model).__name__})"
     if not plan.values:
-        proto = to_float_onnx(compressed.model, example_inputs, opset=low_bits.OPSET)
+        proto = to_float_onnx(compressed.model, example_inputs, opset=low_bits.OPSET, free_length=free_length)
         return low_bits.with_low_bits(call, _copy(proto), plan), proto
     integers = {name: weight for name, weight in plan.weights.items() if has_integer_kernel(weight)}
     others = {name: weight for name, weight in plan.weights.items() if name not in integers}

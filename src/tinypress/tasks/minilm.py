@@ -182,13 +182,13 @@ def tokens(lines: Sequence[str], most: int) -> Columns:
     )
 
 
-def vocabulary_bytes() -> int:
-    """The size of the tokenizer's smallest complete form, a file with one piece of a word a line.
+def vocabulary() -> bytes:
+    """The tokenizer's smallest complete form, ``vocab.txt``: one piece of a word a line.
 
     Raises:
         DataError: as ``network``.
     """
-    return len(_file("vocab.txt"))
+    return _file("vocab.txt")
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import torch
 
-from tinypress.task import Split, Task, Training
+from tinypress.task import Companions, Split, Task, Training
 from tinypress.tasks import minilm, texts
 from tinypress.tasks.minilm import Columns
 from tinypress.train.loop import Progress, silent
@@ -22,7 +22,8 @@ def load(seed: int = 0, progress: Progress = silent) -> Task:
     """``minilm`` with unlabelled text to learn from: for a student that is taught by the float network alone.
 
     Rows are glosses of WordNet end to end, so that none holds padding. Words and definitions that any of the five
-    tasks validates or tests on are in none of them. The targets of the text are zeros, which nothing looks at.
+    tasks validates or tests on are in none of them. The targets of the text are zeros, which nothing looks at. What is
+    pressed ships with the tokenizer's vocabulary, takes texts of any length, and its bytes count both.
     """
     judged = minilm.load(seed, progress)
     lines = texts.glosses(held_out())[: 3 * ROWS]  # more than fill them
@@ -33,6 +34,8 @@ def load(seed: int = 0, progress: Progress = silent) -> Task:
         name="minilm-taught",
         about=f"{judged.about.partition(':')[0]}: {len(rows[0])} rows of unlabelled text, "
         f"{len(judged.validation)} validation, {len(judged.test)} test",
+        companions=lambda model: Companions({"vocab.txt": minilm.vocabulary()}),
+        free_length=True,
         train=Split(rows, torch.zeros(len(rows[0]), 1)),
         training=Training(max_epochs=3, recovery_epochs=1, batch_size=32, recovery_learning_rate=1e-4),
     )
