@@ -24,9 +24,11 @@ from bench import (
     recovery,
     speedup,
     structured,
+    teaching,
     without_labels,
 )
 from tinypress.files import write_bytes, write_json
+from tinypress.press.threads import torch_threads
 
 FULL, QUICK = 100_000_000, 2_000_000
 PAGE = Path(__file__).parents[1] / "docs" / "quantization-peers.md"
@@ -52,10 +54,14 @@ def main() -> None:
             "few-bits",
             "without-labels",
             "ptq",
+            "teaching",
         ),
         help="one benchmark instead of all",
     )
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results.json")
+    parser.add_argument(
+        "--keep", type=Path, default=Path("runs/teaching"), help="what 'teaching' has trained"
+    )
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     weights = QUICK if asked.quick else FULL
@@ -92,6 +98,10 @@ def main() -> None:
         results["without_labels"] = without_labels.measure(("crepe-tiny",) if asked.quick else ())
     if asked.only in (None, "ptq"):
         results["ptq"] = ptq.measure(("watch",) if asked.quick else ("watch", "digits", "efficientnet-lite0"))
+    if asked.only in (None, "teaching"):
+        tasks, seeds = (("watch",), 2) if asked.quick else (("watch", "digits"), 5)
+        with torch_threads(1):  # as every run is by default: trainings depend on it
+            results["teaching"] = teaching.measure(tasks, seeds, asked.keep)
     table = _table(results)
     if table.row_count:
         Console().print(table)
@@ -113,6 +123,8 @@ def main() -> None:
         Console().print(int8_speed.table(results["int8_speed"]))
     if "without_labels" in results:
         Console().print(without_labels.table(results["without_labels"]))
+    for name, row in results.get("teaching", {}).items():
+        Console().print(teaching.table(name, row))
     if "recovery" in results:
         Console().print(_recovery_table(results["recovery"]))
     write_json(asked.out, results)

@@ -10,7 +10,19 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "tinypress"
 
 LEVELS = (
-    {"arguments", "errors", "facts", "protocols", "task", "receipt", "diagnosis", "files", "bits", "buffers"},
+    {
+        "arguments",
+        "errors",
+        "facts",
+        "protocols",
+        "task",
+        "receipt",
+        "summary",
+        "diagnosis",
+        "files",
+        "bits",
+        "buffers",
+    },
     {"graph", "layers", "archive", "runtimes", "float_onnx", "parameter_names"},
     {"measure", "train"},
     {"prune", "shrink", "quantize", "distill", "tasks", "huggingface"},

@@ -10,9 +10,10 @@ from pydantic import ValidationError
 
 from report.sample import sample_receipt
 from tinypress.receipt import Receipt
-from tinypress.report.schema import receipt_schema
+from tinypress.report.schema import receipt_schema, seeds_schema
 
-SCHEMA = Path(__file__).parent.parent / "docs" / "receipt.schema.json"
+DOCS = Path(__file__).parent.parent / "docs"
+SCHEMA = DOCS / "receipt.schema.json"
 
 
 def written() -> dict[str, Any]:
@@ -22,8 +23,9 @@ def written() -> dict[str, Any]:
 
 
 def test_the_schema_in_the_docs_is_that_of_the_classes() -> None:
-    remedy = "write it again: python -m tinypress.report.schema docs/receipt.schema.json"
+    remedy = "write it again: python -m tinypress.report.schema docs"
     assert SCHEMA.read_bytes() == receipt_schema(), remedy
+    assert (DOCS / "seeds.schema.json").read_bytes() == seeds_schema(), remedy
 
 
 def test_the_schema_admits_a_receipt() -> None:

@@ -41,6 +41,7 @@ from tinypress.press.compare import compare_compression_techniques, standard_rec
 from tinypress.press.engine import Engine
 from tinypress.press.pipeline import press
 from tinypress.press.recipe import Recipe
+from tinypress.press.seeds import press_with_seeds, verify_seeds
 from tinypress.press.verify import verify
 from tinypress.prune import (
     calculate_sparsity,
@@ -79,6 +80,7 @@ from tinypress.shrink import (
     prune_structured,
     remove_layers,
 )
+from tinypress.summary import SeedSummary
 from tinypress.task import Companions, Split, Task, split_from
 from tinypress.tasks.find import find_task
 from tinypress.train import Checkpoint, Hook, Schedule, accelerated, fit, reestimate_batch_norm, supervised
@@ -121,6 +123,7 @@ __all__ = [
     "RelationalDistance",
     "Schedule",
     "Searched",
+    "SeedSummary",
     "SimilarityPreserving",
     "Split",
     "Task",
@@ -150,6 +153,7 @@ __all__ = [
     "own_student",
     "preferred_multiple",
     "press",
+    "press_with_seeds",
     "prune_gradually",
     "prune_in_rounds",
     "prune_layer_neurons",
@@ -179,4 +183,5 @@ __all__ = [
     "train_with_distillation",
     "triple_loss",
     "verify",
+    "verify_seeds",
 ]

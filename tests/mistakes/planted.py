@@ -721,6 +721,35 @@ PLANTED: tuple[Planted, ...] = (
         "mean = tokens.mean(1)",
         "tasks/test_minilm.py::test_padding_does_not_count_and_the_length_is_1",
     ),
+    # folders and seeds
+    Planted(
+        "the files beside an artifact are not counted",
+        "press/shipped.py",
+        "total = artifact.bytes + sum(file.bytes for file in files)",
+        "total = artifact.bytes",
+        "huggingface/test_shipped.py::test_all_three_ship_and_are_counted",
+    ),
+    Planted(
+        "weights that the folder lacks stay random",
+        "huggingface/load.py",
+        "    if missing:\n",
+        "    if missing and not missing:\n",
+        "huggingface/test_folder.py::test_what_cannot_be_used_is_refused",
+    ),
+    Planted(
+        "the standard error of a mean over seeds is taken for their spread",
+        "measure/seeds.py",
+        "_spread(values) / math.sqrt(count)",
+        "_spread(values)",
+        "measure/test_seeds.py::test_students_interval",
+    ),
+    Planted(
+        "the luck of the test samples averages out over seeds",
+        "measure/seeds.py",
+        "low, high = both(value, of_samples, of_seeds)",
+        "low, high = of_seeds",
+        "measure/test_seeds.py::test_the_interval_covers_the_truth_where_seeds_and_samples_are_both_luck",
+    ),
     # steps in an order
     Planted(
         "a pattern may be cut apart",

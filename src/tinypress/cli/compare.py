@@ -15,14 +15,16 @@ from tinypress.cli.options import (
     LatencyThreads,
     Out,
     Seed,
+    Seeds,
     TaskSpec,
     Threads,
     Tolerance,
     use_threads,
     watched,
 )
-from tinypress.cli.show import show_receipt
-from tinypress.press.compare import compare_compression_techniques
+from tinypress.cli.show import show_receipt, show_summary
+from tinypress.press.compare import compare_compression_techniques, standard_recipes
+from tinypress.press.seeds import press_with_seeds
 
 
 def demo(
@@ -33,7 +35,7 @@ def demo(
     as_json: AsJson = False,
 ) -> int:
     """Press the built-in [bold]watch[/] network in every way and show the receipt."""
-    return compare("watch", None, out, seed, threads, 1, None, fresh, as_json)
+    return compare("watch", None, out, seed, threads, 1, None, fresh, None, as_json)
 
 
 def compare(
@@ -45,13 +47,33 @@ def compare(
     latency_threads: LatencyThreads = 1,
     tolerance: Tolerance = None,
     fresh: Fresh = False,
+    seeds: Seeds = None,
     as_json: AsJson = False,
 ) -> int:
     """Compare each technique, combinations and controls on TASK; a run that was stopped goes on."""
     count = use_threads(threads)
     with watched() as progress:
         found = task_of(task, data, seed, progress)
-        folder = out if out is not None else Path("runs") / found.name
+        folder = (
+            out
+            if out is not None
+            else Path("runs") / (found.name if seeds is None else f"{found.name}-seeds")
+        )
+        if seeds is not None:
+            summary = press_with_seeds(
+                found,
+                standard_recipes(found),
+                folder,
+                seeds=seeds,
+                seed=seed,
+                threads=count,
+                latency_threads=latency_threads,
+                tolerance=tolerance,
+                fresh=fresh,
+                skip_inapplicable=True,
+                progress=progress,
+            )
+            return show_summary(summary, folder, as_json, task, data)
         receipt = compare_compression_techniques(
             found,
             folder,

@@ -30,6 +30,13 @@ Data = Annotated[
 ]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder of the run \\[default: runs/TASK].")]
 Seed = Annotated[int, typer.Option(help="Seed of training, calibration and resampling.", min=0)]
+Seeds = Annotated[
+    int | None,
+    typer.Option(
+        help="Repeat everything with so many seeds, from the first on; the summary has means, spreads and intervals.",
+        min=2,
+    ),
+]
 Threads = Annotated[
     int | None,
     typer.Option(help="Threads of training \\[default: 1]; results depend on it to the last bit.", min=1),

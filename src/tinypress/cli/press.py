@@ -14,16 +14,18 @@ from tinypress.cli.options import (
     Fresh,
     LatencyThreads,
     Out,
+    Seeds,
     TaskSpec,
     Threads,
     Tolerance,
     use_threads,
     watched,
 )
-from tinypress.cli.show import show_receipt
+from tinypress.cli.show import show_receipt, show_summary
 from tinypress.press.compare import BASELINE
 from tinypress.press.pipeline import press as press_task
 from tinypress.press.recipe import Recipe, RecipeFile, read_recipes
+from tinypress.press.seeds import press_with_seeds
 from tinypress.press.step import Quantize
 
 _INT8 = Recipe(
@@ -62,6 +64,7 @@ def press(
     latency_threads: LatencyThreads = 1,
     tolerance: Tolerance = None,
     fresh: Fresh = False,
+    seeds: Seeds = None,
     as_json: AsJson = False,
 ) -> int:
     """Press TASK by the steps of a recipe file, by default to 8 bits; a baseline is added where the file has none."""
@@ -73,11 +76,23 @@ def press(
         recipes = (BASELINE, *recipes)
     with watched() as progress:
         found = task_of(task, data, seed, progress)
-        folder = (
-            out
-            if out is not None
-            else Path("runs") / f"{found.name}-{_INT8.name if recipe is None else recipe.stem}"
-        )
+        done = _INT8.name if recipe is None else recipe.stem
+        folder = out if out is not None else Path("runs") / f"{found.name}-{done}{'-seeds' if seeds else ''}"
+        tolerance = tolerance if tolerance is not None else file.tolerance
+        if seeds is not None:
+            summary = press_with_seeds(
+                found,
+                recipes,
+                folder,
+                seeds=seeds,
+                seed=seed,
+                threads=count,
+                latency_threads=latency_threads,
+                tolerance=tolerance,
+                fresh=fresh,
+                progress=progress,
+            )
+            return show_summary(summary, folder, as_json, task, data)
         receipt = press_task(
             found,
             recipes,
@@ -85,7 +100,7 @@ def press(
             seed=seed,
             threads=count,
             latency_threads=latency_threads,
-            tolerance=tolerance if tolerance is not None else file.tolerance,
+            tolerance=tolerance,
             fresh=fresh,
             progress=progress,
         )

@@ -13,6 +13,7 @@ from rich.table import Table
 from tinypress.cli.found import task_of
 from tinypress.cli.options import AsJson, use_threads, watched
 from tinypress.press.run_folder import read_receipt
+from tinypress.press.seeds import SUMMARY, read_summary, verify_seeds
 from tinypress.press.verify import verify as verify_run
 
 
@@ -25,13 +26,14 @@ def verify(
     as_json: AsJson = False,
 ) -> int:
     """Measure the artifacts of RUN again; exit 1 and name each field of the receipt that does not hold."""
-    receipt = read_receipt(run)
+    over_seeds = (run / SUMMARY).is_file()
+    receipt = read_receipt(run / f"seed-{read_summary(run).seeds[0]}" if over_seeds else run)
     use_threads(receipt.machine.threads)
     with watched() as progress:
         named = task if task is not None else receipt.task
         spec, data = (named, None) if folder is None else (folder, task)
         found = task_of(spec, data, receipt.seed, progress)
-        mismatches = verify_run(run, found, progress)
+        mismatches = (verify_seeds if over_seeds else verify_run)(run, found, progress)
     failed = [mismatch for mismatch in mismatches if not mismatch.tolerated]
     if as_json:
         rows = [
@@ -49,7 +51,8 @@ def verify(
     if failed:
         console.print(f"[bold red]The receipt does not hold[/]: {len(failed)} fields differ")
         return 1
-    console.print(f"The receipt holds: {len(receipt.candidates)} artifacts measured again")
+    times = f" with each of {len(read_summary(run).seeds)} seeds" if over_seeds else ""
+    console.print(f"The receipt holds: {len(receipt.candidates)} artifacts measured again{times}")
     return 0
 
 

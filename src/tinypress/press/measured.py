@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from tinypress.files import sha256
 from tinypress.measure.archived import read_archived
@@ -62,6 +63,13 @@ def open_artifact(path: Path, shipment: Shipment, task: Task, metric: NamedMetri
         return Opened(
             path, runner, evaluate(runner, task.validation, metric), evaluate(runner, task.test, metric)
         )
+
+
+def answers_on_test(path: Path, runtime: str, task: Task, metric: NamedMetric) -> Tensor:
+    """What the artifact at ``path`` answers on the test split, float32 [N, ...], in its runtime on one thread."""
+    with torch_threads():
+        runner: Runner = open_onnx(path) if runtime == "onnxruntime" else open_archive(path, task.model)
+        return evaluate(runner, task.test, metric).outputs
 
 
 def judge_artifact(

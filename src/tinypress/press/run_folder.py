@@ -160,7 +160,16 @@ def open_run(path: Path, identity: dict[str, Any], *, fresh: bool = False) -> It
 
 
 _OURS = frozenset(
-    {"receipt.json", "report.html", "recipe.json", "diagnosis.json", "diagnosis", "artifacts", "state"}
+    {
+        "receipt.json",
+        "report.html",
+        "recipe.json",
+        "seeds.json",
+        "diagnosis.json",
+        "diagnosis",
+        "artifacts",
+        "state",
+    }
 )
 
 
