@@ -24,6 +24,7 @@ def execute(
         inputs: one tensor per argument of the network, of the traced shapes but for a batch that is free.
         tensors: every parameter and buffer by the name that the graph knows it by.
     """
+    traced = traced.at(inputs)
     given = dict(zip(traced.inputs, inputs, strict=True))
     last = {name: place for place, node in enumerate(traced) for name in node.inputs}
     values: dict[str, Any] = {}

@@ -1,7 +1,7 @@
-"""Trace a network once: ``torch.export`` writes its ATen graph, which is copied into plain data.
+"""Trace a network once into its ATen graph as plain data: recorded as it runs, or else written by ``torch.export``.
 
-Export runs on a copy in eval mode, so the network that came in is never touched, and all that is said
-about batch norm and dropout is what holds when the network is used.
+Both run on a copy in eval mode, so the network that came in is never touched, and all that is said about batch norm
+and dropout is what holds when the network is used.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from torch.export.graph_signature import InputKind, OutputKind
 
 from tinypress.errors import ModelError
 from tinypress.graph.forward import check_example, describe, first_line, forward_eval
+from tinypress.graph.record import record
 from tinypress.graph.traced import Kind, Node, Ref, Traced
 from tinypress.layers import copy_model
 
@@ -30,8 +31,8 @@ from tinypress.layers import copy_model
 def trace(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> Traced:
     """The graph of ``model(*example_inputs)`` in eval mode.
 
-    The first dimension of every input is taken as the batch and left free where the network allows it. An
-    example of one sample is doubled first, because a batch of 1 would be written into the graph.
+    The first dimension of every input is taken as the batch and left free where the network allows it. Of an
+    example of one sample the graph is that of two, because a batch of 1 would be written into it.
 
     Args:
         model: the network; not changed.
@@ -42,10 +43,22 @@ def trace(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> Traced:
         ModelError: the network does not run on the example, returns NaN, or cannot be traced.
     """
     call = f"trace({type(model).__name__}, example_inputs={_shapes(example_inputs)})"
-    copied = copy_model(model).eval()
+    recording = record(model, example_inputs)
+    copied = copy_model(model, share=recording is not None and not recording.writes).eval()
     check_example(call, copied, example_inputs)
-    inputs = _two_samples(copied, tuple(example_inputs))
-    return _plain(call, copied, _export(call, copied, inputs), inputs)
+    if recording is not None:
+        return recording.traced
+    return exported(call, copied, tuple(example_inputs))
+
+
+def exported(call: str, model: nn.Module, example_inputs: tuple[Tensor, ...]) -> Traced:
+    """The graph as ``torch.export`` writes it.
+
+    Raises:
+        ModelError: the network cannot be exported.
+    """
+    inputs = _two_samples(model, example_inputs)
+    return _plain(call, model, _export(call, model, inputs), inputs)
 
 
 def _shapes(example_inputs: object) -> str:
@@ -164,7 +177,7 @@ def _plain(call: str, model: nn.Module, program: ExportedProgram, example: tuple
     ]
     known = {node.name for node in nodes}
     inputs = tuple(node.name for node in nodes if node.kind == "input")
-    return Traced(tuple(nodes), inputs, tuple(name for name in outputs if name in known), example)
+    return Traced(tuple(nodes), inputs, tuple(name for name in outputs if name in known), example, example)
 
 
 def _first_names(model: nn.Module) -> dict[str, str]:

@@ -3,8 +3,9 @@ by it; everything else is names, numbers and tuples."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal
 
 from torch import Tensor
@@ -17,6 +18,19 @@ class Ref:
     """An argument that is the value of another node."""
 
     node: str
+
+
+class FreeSize(int):
+    """A size in a call's arguments that follows the batch: its value on the traced example, ``each`` per sample."""
+
+    each: int
+
+    @classmethod
+    def of(cls, value: int, each: int) -> FreeSize:
+        """``value`` on the traced example, ``each`` for every sample."""
+        size = cls(value)
+        size.each = each
+        return size
 
 
 @dataclass(frozen=True)
@@ -57,12 +71,14 @@ class Node:
 @dataclass(frozen=True)
 class Traced:
     """A graph in the order of execution. ``outputs`` names the tensors that the network returns, and ``example``
-    is what it was traced on."""
+    is what it was traced on: of one sample that came in, two. ``given`` is the example as it came, on which the graph
+    computes what the network computes as well; where it does not, it is ``example``."""
 
     nodes: tuple[Node, ...]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     example: tuple[Tensor, ...] = ()
+    given: tuple[Tensor, ...] = ()
 
     def __iter__(self) -> Iterator[Node]:
         return iter(self.nodes)
@@ -71,6 +87,23 @@ class Traced:
         """Every node by its name."""
         return {node.name: node for node in self.nodes}
 
+    def at(self, inputs: Sequence[Tensor]) -> Traced:
+        """The graph for as many samples as ``inputs`` hold, where the sizes in it follow the batch."""
+        batch = next((len(x) for x in inputs if x.dim()), 0)
+        if batch not in self._by_batch:
+            nodes = tuple(
+                replace(node, args=_sized(node.args, batch), kwargs=_sized(dict(node.kwargs), batch))
+                if node.kind == "call"
+                else node
+                for node in self.nodes
+            )
+            self._by_batch[batch] = replace(self, nodes=nodes)
+        return self._by_batch[batch]
+
+    @cached_property
+    def _by_batch(self) -> dict[int, Traced]:
+        return {next((len(x) for x in self.example if x.dim()), 0): self}
+
     def users(self) -> dict[str, tuple[str, ...]]:
         """For each value the names of the calls that use it, once each."""
         users: dict[str, dict[str, None]] = {node.name: {} for node in self.nodes}
@@ -78,6 +111,14 @@ class Traced:
             for name in node.inputs:
                 users[name][node.name] = None
         return {name: tuple(calls) for name, calls in users.items()}
+
+
+def _sized(value: Any, batch: int) -> Any:
+    if isinstance(value, FreeSize):
+        return value.each * batch
+    if isinstance(value, tuple):
+        return tuple(_sized(part, batch) for part in value)
+    return {key: _sized(part, batch) for key, part in value.items()} if isinstance(value, dict) else value
 
 
 def arguments(node: Node) -> dict[str, Any]:

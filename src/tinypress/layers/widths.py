@@ -125,14 +125,22 @@ def parameters_once(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     return iter(model.named_parameters(remove_duplicate=True))
 
 
-def copy_model(model: nn.Module) -> nn.Module:
+def copy_model(
+    model: nn.Module, *, share: bool = False, instead: Mapping[Tensor, Tensor] | None = None
+) -> nn.Module:
     """A deep copy that shares no tensor with ``model``.
+
+    Args:
+        share: let it share the parameters all the same, for a copy that only reads them.
+        instead: tensors that take the place of some parameters or buffers, which are then not copied.
 
     Raises:
         ModelError: the network holds something that cannot be copied, such as a weight that hangs on a graph.
     """
     try:
-        return copy.deepcopy(model)
+        memo: dict[int, object] = {id(p): p for p in model.parameters()} if share else {}
+        memo.update({id(old): new for old, new in (instead or {}).items()})
+        return copy.deepcopy(model, memo)
     except (RuntimeError, TypeError) as error:
         raise ModelError(
             f"copying {type(model).__name__}",

@@ -74,11 +74,12 @@ def _narrower(
     model: nn.Module, traced: Traced, found: Survey, goal: Goal, target: float, choices: Choices
 ) -> Iterator[Proposal]:
     costing = goal.costing(traced, found, model)
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     for number, group in enumerate(found.groups):
         names = [stock_path(model, path) for path in group.producers]
         if held_by(names, choices.keep) is not None:
             continue
-        scores = score_units(model, group, number, choices.importance, Evidence(), choices.seed)
+        scores = score_units(tensors, group, number, choices.importance, Evidence(), choices.seed)
         blocks = blocks_of(
             number, group, scores, multiple=choices.multiple, min_width=choices.min_width, price=1.0
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -33,11 +34,12 @@ def blocks_of(
     """
     order = _removable(group, scores, group.width - max(min_width, 1))
     blocks: list[Block] = []
+    values = scores.tolist()
     start, size = 0, group.width % multiple or multiple
     highest = float("-inf")
     while start + size <= len(order):
         units = tuple(order[start : start + size])
-        highest = max(highest, float(scores[list(units)].mean()) / price)
+        highest = max(highest, math.fsum(values[unit] for unit in units) / size / price)
         blocks.append(Block(number, units, highest))
         start, size = start + size, multiple
     return blocks
@@ -45,12 +47,17 @@ def blocks_of(
 
 def _removable(group: Group, scores: Tensor, most: int) -> list[int]:
     """Units in rising order of importance, the earlier first among equals; one that is the last of a tensor stays."""
-    left = [sum(map(bool, part.indices)) for part in group.slices]
+    ranked = torch.argsort(scores, stable=True).tolist()
+    # where every unit has a place the last but one may leave, which `most` sees to
+    partial = [part for part in group.slices if not all(part.indices)]
+    if not partial:
+        return ranked[: max(most, 0)]
+    left = [sum(map(bool, part.indices)) for part in partial]
     order: list[int] = []
-    for unit in torch.argsort(scores, stable=True).tolist():
+    for unit in ranked:
         if len(order) >= most:
             break
-        used = [i for i, part in enumerate(group.slices) if part.indices[unit]]
+        used = [i for i, part in enumerate(partial) if part.indices[unit]]
         if all(left[i] > 1 for i in used):
             order.append(unit)
             for i in used:

@@ -61,8 +61,12 @@ class Flow:
         self.splits: Splits = {}
         self.norms: list[tuple[Labels, Fence]] = []
         self._marks: dict[Mark, list[Labels]] = {}
-        self._parent: list[int] = []
-        self._fences: dict[int, dict[Why, Fence]] = {}
+        self._count = 0
+        self._parent = np.zeros(1024, dtype=np.int64)
+        # by label that stands for a class, the place of its fences in the list of all sets of fences there are
+        self._held = np.zeros(1024, dtype=np.int64)
+        self._sets: list[dict[Why, Fence]] = [{}]
+        self._places: dict[frozenset[Fence], int] = {frozenset(): 0}
         self.values: dict[str, Dims] = {}
         self.parts: dict[str, tuple[Dims, ...]] = {}
         self.nodes: dict[str, Node] = {}
@@ -70,9 +74,13 @@ class Flow:
 
     def fresh(self, count: int) -> Labels:
         """``count`` labels that nothing else has."""
-        start = len(self._parent)
-        self._parent.extend(range(start, start + count))
-        return np.arange(start, start + count)
+        start, self._count = self._count, self._count + count
+        while self._count > len(self._parent):
+            self._parent = np.concatenate([self._parent, np.zeros_like(self._parent)])
+            self._held = np.concatenate([self._held, np.zeros_like(self._held)])
+        labels = np.arange(start, self._count)
+        self._parent[labels] = labels
+        return labels
 
     def fixed(self, count: int, fence: Fence) -> Labels:
         """A dimension of ``count`` indices that is never cut."""
@@ -80,14 +88,16 @@ class Flow:
         self.fence(label, fence)
         return np.repeat(label, count)
 
-    def find(self, label: int) -> int:
-        """The label that stands for the class of ``label``."""
-        root = label
-        while self._parent[root] != root:
-            root = self._parent[root]
-        while self._parent[label] != root:
-            self._parent[label], label = root, self._parent[label]
-        return root
+    def find(self, labels: Labels) -> Labels:
+        """For each label the one that stands for its class, the smallest in it."""
+        roots = self._parent[labels]
+        while True:
+            above = self._parent[roots]
+            if (above == roots).all():
+                break
+            roots = above
+        self._parent[labels] = roots
+        return roots
 
     def tie(self, one: Labels, other: Labels) -> None:
         """The neurons at the same positions of the two dimensions leave together."""
@@ -95,19 +105,40 @@ class Flow:
             return
         if len(one) != len(other):
             raise Unfollowed
-        for a, b in set(zip(one.tolist(), other.tolist(), strict=True)):
-            if a == b:
-                continue
-            first, second = sorted((self.find(a), self.find(b)))
-            if first != second:
-                self._parent[second] = first
-                moved = self._fences.pop(second, {})
-                self._fences[first] = moved | self._fences.get(first, {})
+        while True:  # a class that meets two others joins one of them at a time
+            a, b = self.find(one), self.find(other)
+            if (a == b).all():
+                return
+            low, high = np.minimum(a, b), np.maximum(a, b)
+            np.minimum.at(self._parent, high, low)
+            joined = np.unique(high[low != high])
+            self._hand_over(joined[self._held[joined] > 0])
+
+    def _hand_over(self, joined: Labels) -> None:
+        """Classes that were joined to others give them their fences; where both have one, it is the other's."""
+        pairs = np.unique(np.stack([self.find(joined), self._held[joined]]), axis=1)
+        while pairs.size:
+            first = np.unique(pairs[0], return_index=True)[1]
+            roots, given = pairs[:, first]
+            held = self._held[roots]
+            for one, more in set(zip(held.tolist(), given.tolist(), strict=True)):
+                both = self._set(self._sets[more] | self._sets[one])
+                self._held[roots[(held == one) & (given == more)]] = both
+            pairs = np.delete(pairs, first, axis=1)
+
+    def _set(self, fences: dict[Why, Fence]) -> int:
+        place = self._places.setdefault(frozenset(fences.values()), len(self._sets))
+        if place == len(self._sets):
+            self._sets.append(fences)
+        return place
 
     def fence(self, labels: Labels, fence: Fence) -> None:
         """None of these labels may be cut."""
-        for label in np.unique(labels):
-            self._fences.setdefault(self.find(int(label)), {}).setdefault(fence.why, fence)
+        roots = np.unique(self.find(labels))
+        held = self._held[roots]
+        for number in np.unique(held):
+            with_this = self._set({fence.why: fence} | self._sets[number])
+            self._held[roots[held == number]] = with_this
 
     def mark(self, mark: Mark, labels: Labels) -> None:
         """Note what happened to the labels of a dimension."""
@@ -115,7 +146,9 @@ class Flow:
 
     def marked(self, mark: Mark) -> set[int]:
         """The labels that stand for the classes on which the mark was left."""
-        return {self.find(int(label)) for labels in self._marks.get(mark, ()) for label in np.unique(labels)}
+        return {
+            root for labels in self._marks.get(mark, ()) for root in np.unique(self.find(labels)).tolist()
+        }
 
     def norm(self, node: Node, labels: Labels) -> None:
         """Statistics run over this dimension."""
@@ -126,15 +159,17 @@ class Flow:
 
     def fence_of(self, labels: Labels) -> Fence | None:
         """The weightiest reason why some of these labels must stay, if there is one."""
+        held = self._held[self.find(np.unique(labels))][::-1]
+        numbers, last = np.unique(held, return_index=True)
         found: dict[Why, Fence] = {}
-        for label in np.unique(labels):
-            found |= self._fences.get(self.find(int(label)), {})
+        for number in numbers[np.argsort(-last)]:
+            found |= self._sets[number]
         order: tuple[Why, ...] = ("output", "single", "module", "operation", "input")
         return next((found[why] for why in order if why in found), None)
 
     def is_free(self, labels: Labels) -> bool:
         """True where at least one label could still be cut."""
-        return any(not self._fences.get(self.find(int(label))) for label in np.unique(labels))
+        return bool((self._held[self.find(labels)] == 0).any())
 
     def is_parameter(self, value: object) -> bool:
         """True for an argument that is a parameter or buffer, not something computed."""
@@ -148,7 +183,7 @@ class Flow:
 
     def roots(self) -> Labels:
         """For every label the one that stands for its class."""
-        return np.array([self.find(label) for label in range(len(self._parent))], dtype=np.int64)
+        return self.find(np.arange(self._count))
 
     def dims(self, value: object) -> Dims | None:
         """The labels of an argument, None if it is no tensor of the graph."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
 from typing import Literal
 
 import numpy as np
@@ -38,6 +40,13 @@ class Slice:
     tensor: str
     dim: int
     indices: tuple[tuple[int, ...], ...]
+
+    @cached_property
+    def flat(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The unit and the index of every place, unit by unit."""
+        counts = np.fromiter(map(len, self.indices), dtype=np.int64, count=len(self.indices))
+        indices = np.fromiter(chain.from_iterable(self.indices), dtype=np.int64, count=int(counts.sum()))
+        return np.repeat(np.arange(len(counts)), counts), indices
 
 
 @dataclass(frozen=True)
@@ -153,7 +162,7 @@ def _axes(asked: Flow, units: Units) -> dict[str, int]:
     batches, sums = asked.marked("batch of a product"), asked.marked("summed in a product")
 
     def among(marked: set[int], labels: Labels) -> bool:
-        return any(asked.find(int(label)) in marked for label in labels)
+        return not marked.isdisjoint(asked.find(labels).tolist())
 
     for name, dims in asked.splits.items():
         open_ = [i for i, labels in dims.items() if asked.is_free(labels)]
@@ -224,7 +233,7 @@ def _components(flow: Flow, sources: Mapping[Source, Labels]) -> list[list[Sourc
     """Producers that share a neuron belong together."""
     components: list[tuple[set[int], list[Source]]] = []
     for name, labels in sources.items():
-        roots = {flow.find(int(label)) for label in labels}
+        roots = set(flow.find(labels).tolist())
         touching = [c for c in components if c[0] & roots]
         merged = (roots.union(*(c[0] for c in touching)), [n for c in touching for n in c[1]] + [name])
         components = [c for c in components if c not in touching] + [merged]
@@ -251,14 +260,17 @@ def _groups(
             if number >= 0:
                 norms[number][f"{fence.name} in {fence.module!r}" if fence.module else fence.name] = None
     slices: list[list[Slice]] = [[] for _ in components]
+    same: dict[bytes, tuple[tuple[int, ...], ...]] = {}  # many slices hold the same indices
     for tensor, dims in tensors.items():
         for dim, labels in enumerate(dims):
             numbers = group_of[roots[labels]]
             for number in np.unique(numbers[numbers >= 0]):
-                indices: list[list[int]] = [[] for _ in range(widths[number])]
-                for index in np.flatnonzero(numbers == number):
-                    indices[unit_of[roots[labels[index]]]].append(int(index))
-                slices[number].append(Slice(tensor, dim, tuple(map(tuple, indices))))
+                at = np.flatnonzero(numbers == number)
+                units = unit_of[roots[labels[at]]]
+                key = b"".join(part.tobytes() for part in (at, units, np.array(widths[number])))
+                if key not in same:
+                    same[key] = _by_unit(at, units, widths[number])
+                slices[number].append(Slice(tensor, dim, same[key]))
     groups = tuple(
         Group(
             tuple(dict.fromkeys(name.rpartition(".")[0] for name, _ in names)),
@@ -270,6 +282,15 @@ def _groups(
         for names, width, parts, marks in zip(components, widths, slices, norms, strict=True)
     )
     return groups, roots, tuple(unit_roots)
+
+
+def _by_unit(indices: Labels, units: Labels, width: int) -> tuple[tuple[int, ...], ...]:
+    """The indices of each unit, in rising order."""
+    in_order = indices[np.argsort(units, kind="stable")].tolist()
+    if len(units) == width and len(np.unique(units)) == width:
+        return tuple(zip(in_order))
+    ends = np.cumsum(np.bincount(units, minlength=width)).tolist()
+    return tuple(tuple(in_order[start:end]) for start, end in zip([0, *ends], ends, strict=False))
 
 
 def note(layer: str, fence: Fence | None, model: nn.Module) -> Note:

@@ -6,6 +6,7 @@ removed neurons, they are those of the neurons that are left.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tinypress.graph import Node, Traced, run, tensors_of
+from tinypress.graph import Node, Ref, Traced, arguments, run, tensors_of
 from tinypress.graph.run import compute, filled
-from tinypress.shrink.flow import Dims
+from tinypress.shrink.flow import Dims, Labels
 from tinypress.shrink.groups import Survey
 
 aten = torch.ops.aten
@@ -49,13 +50,13 @@ def masked_outputs(
         found: where its neurons are.
         model: the whole network; only read.
         gone: for every label of ``found``, from ``removed_labels``.
-        inputs: others of the example's shapes.
+        inputs: others than the example, of as many samples as the graph allows.
     """
     values = execute(
         traced,
         model,
-        tensors_of(traced.example if inputs is None else tuple(inputs)),
-        lambda node, values: _masked(node, values, found, gone),
+        tensors_of(traced.given if inputs is None else tuple(inputs)),
+        _masking(traced, found, gone),
     )
     return tuple(values[name] for name in traced.outputs)
 
@@ -75,28 +76,74 @@ def execute(
         return run.execute(traced, [x.clone() for x in inputs], {**parameters, **buffers}, call)
 
 
-def _masked(node: Node, values: Mapping[str, Any], found: Survey, gone: NDArray[np.bool_]) -> Any:
-    dims = found.labels.get(node.name)
-    if node.kind != "call":
-        return _mask(values[node.name], dims, gone)
-    touched = any(gone[labels].any() for name in node.inputs for labels in found.labels.get(name, ()))
-    if touched and node.op in _STATISTICS and dims is not None:
-        return _of_the_rest(node, values, dims, found, gone)
-    result = compute(node, values)
-    parts = found.parts.get(node.name)
-    if parts is not None and isinstance(result, tuple | list):
-        return tuple(_mask(part, labels, gone) for part, labels in zip(result, parts, strict=True))
-    return _mask(result, dims, gone)
+def _masking(
+    traced: Traced, found: Survey, gone: NDArray[np.bool_]
+) -> Callable[[Node, Mapping[str, Any]], Any]:
+    """Makes the value of each node with the labels that are ``gone`` as zero."""
+    whole = _read_whole(traced)
+    places: dict[int, Tensor | None] = {}
 
+    def lost(labels: Labels) -> Tensor | None:
+        """Where a dimension with these labels is zero."""
+        if id(labels) not in places:
+            at = np.flatnonzero(gone[labels])
+            places[id(labels)] = torch.from_numpy(at) if len(at) else None
+        return places[id(labels)]
 
-def _mask(value: Any, dims: Dims | None, gone: NDArray[np.bool_]) -> Any:
-    if not isinstance(value, Tensor):
+    def mask(value: Any, dims: Dims | None, fresh: bool) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        for dim, labels in enumerate(dims or ()):
+            at = lost(labels)
+            if at is not None and len(labels) == value.shape[dim]:
+                fill = value.index_fill_ if fresh else value.index_fill
+                value, fresh = fill(dim, at.to(value.device), 0), True
         return value
-    for dim, labels in enumerate(dims or ()):
-        lost = np.flatnonzero(gone[labels])
-        if len(lost) and len(labels) == value.shape[dim]:
-            value = value.index_fill(dim, torch.from_numpy(lost).to(value.device), 0)
-    return value
+
+    def call(node: Node, values: Mapping[str, Any]) -> Any:
+        dims = found.labels.get(node.name)
+        if node.kind != "call":
+            return values[node.name] if node.name in whole else mask(values[node.name], dims, False)
+        if node.op in _STATISTICS and dims is not None:
+            read = (labels for name in node.inputs for labels in found.labels.get(name, ()))
+            if any(lost(labels) is not None for labels in read):
+                return _of_the_rest(node, values, dims, found, gone)
+        result = compute(node, values)
+        parts = found.parts.get(node.name)
+        if parts is not None and isinstance(result, tuple | list):
+            return tuple(mask(part, labels, False) for part, labels in zip(result, parts, strict=True))
+        return mask(result, dims, isinstance(result, Tensor) and _is_fresh(result, node, values))
+
+    return call
+
+
+# Of these arguments it makes no difference whether removed neurons read as zero in them: what they are multiplied
+# with, and what comes out, does.
+_ALONGSIDE: dict[object, tuple[str, ...]] = {
+    **dict.fromkeys((aten.linear, aten.conv1d, aten.conv2d, aten.conv3d), ("weight", "bias")),
+    **dict.fromkeys((aten.conv_transpose1d, aten.conv_transpose2d), ("weight", "bias")),
+    aten.batch_norm: ("weight", "bias", "running_mean", "running_var"),
+    aten.embedding: ("weight",),
+}
+
+
+def _read_whole(traced: Traced) -> set[str]:
+    """The parameters and buffers that need no zeros, which saves copies as large as the network."""
+    found = {node.name for node in traced if node.tensor is not None}
+    for node in traced:
+        if node.kind == "call":
+            named = {arguments(node).get(name) for name in _ALONGSIDE.get(node.op, ())}
+            alongside = {value.node for value in named if isinstance(value, Ref)}
+            elsewhere = Counter(node.inputs) - Counter(alongside)
+            found -= elsewhere.keys()
+    return found
+
+
+def _is_fresh(result: Tensor, node: Node, values: Mapping[str, Any]) -> bool:
+    """True where no value that the call read lies in the same memory."""
+    own = result.untyped_storage().data_ptr()
+    read = (part for name in node.inputs for part in tensors_of(values[name]))
+    return all(part.untyped_storage().data_ptr() != own for part in read)
 
 
 def _of_the_rest(

@@ -90,7 +90,12 @@ def gradients(call: str, model: nn.Module, losses: Sequence[Loss]) -> Evidence:
 
 
 def score_units(
-    model: nn.Module, group: Group, number: int, saliency: Saliency, evidence: Evidence, seed: int
+    tensors: Mapping[str, Tensor],
+    group: Group,
+    number: int,
+    saliency: Saliency,
+    evidence: Evidence,
+    seed: int,
 ) -> Tensor:
     """The importance of each unit of a group, float64 [width]; a smaller one leaves first.
 
@@ -101,10 +106,12 @@ def score_units(
     1990, equation 5, with the Fisher diagonal; ``activation`` mean |a|; ``wanda`` sum |w| ||a|| over what reads it,
     Sun et al. 2024, equation 1; ``random`` a uniform number.
 
+    Args:
+        tensors: parameters and buffers of the network by name.
+
     Raises:
         ModelError: a score is NaN or infinite.
     """
-    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     if saliency == "random":
         generator = torch.Generator().manual_seed(seed + number)
         return torch.rand(group.width, generator=generator, dtype=torch.float64)
@@ -114,7 +121,7 @@ def score_units(
         sources = [part for part in group.slices if (part.tensor, part.dim) in group.sources]
         total = _mean_of_one([_distances(_rows(tensors[part.tensor], part), part) for part in sources])
     else:
-        total = _summed(model, group, number, saliency, evidence, tensors)
+        total = _summed(group, number, saliency, evidence, tensors)
     if not bool(torch.isfinite(total).all()):
         at = int((~torch.isfinite(total)).nonzero()[0])
         raise ModelError(
@@ -126,24 +133,18 @@ def score_units(
 
 
 def _summed(
-    model: nn.Module,
-    group: Group,
-    number: int,
-    saliency: Saliency,
-    evidence: Evidence,
-    tensors: Mapping[str, Tensor],
+    group: Group, number: int, saliency: Saliency, evidence: Evidence, tensors: Mapping[str, Tensor]
 ) -> Tensor:
-    parameters = {name for name, _ in model.named_parameters()}
     places = []
     for part in group.slices:
-        weights = _rows(tensors[part.tensor], part)
-        if part.tensor not in parameters:
+        if not isinstance(tensors[part.tensor], nn.Parameter):
             continue
-        if saliency == "l1":
-            places.append(_per_unit(weights.abs().sum(1), part))
-        elif saliency == "l2":
-            places.append(_per_unit(weights.square().sum(1), part).sqrt())
-        elif saliency == "scale" and tensors[part.tensor].dim() == 1 and part.tensor.endswith("weight"):
+        if saliency == "l2":
+            places.append(_per_unit(_lengths(tensors[part.tensor], part).square(), part).sqrt())
+            continue
+        weights = _rows(tensors[part.tensor], part)
+        of_a_norm = tensors[part.tensor].dim() == 1 and part.tensor.endswith("weight")
+        if saliency == "l1" or (saliency == "scale" and of_a_norm):
             places.append(_per_unit(weights.abs().sum(1), part))
         elif saliency == "taylor" and part.tensor in evidence.gradient:
             product = (weights * _rows(evidence.gradient[part.tensor], part)).sum(1)
@@ -156,7 +157,7 @@ def _summed(
     if saliency in OF_THE_LOSS:
         return torch.stack(places).sum(0) if places else torch.zeros(group.width, dtype=torch.float64)
     if not places:  # no norm, or nothing that reads it: by its size
-        return _summed(model, group, number, "l2", evidence, tensors)
+        return _summed(group, number, "l2", evidence, tensors)
     return _mean_of_one(places)
 
 
@@ -167,10 +168,18 @@ def _rows(tensor: Tensor, part: Slice) -> Tensor:
 
 def _per_unit(values: Tensor, part: Slice) -> Tensor:
     """Values by index summed up by unit."""
-    counts = torch.tensor([len(indices) for indices in part.indices])
-    units = torch.repeat_interleave(torch.arange(len(part.indices)), counts)
-    at = torch.tensor([index for indices in part.indices for index in indices], dtype=torch.long)
+    units, at = map(torch.from_numpy, part.flat)
     return torch.zeros(len(part.indices), dtype=torch.float64).index_add_(0, units, values[at])
+
+
+def _lengths(tensor: Tensor, part: Slice) -> Tensor:
+    """The Euclidean norm of the values at each index of the slice's dimension, float64 [size]."""
+    values = tensor.detach()
+    if values.dtype in (torch.float16, torch.bfloat16):
+        values = values.float()
+    others = [dim for dim in range(values.dim()) if dim != part.dim]
+    lengths = torch.linalg.vector_norm(values, dim=others) if others else values.abs()
+    return lengths.double().cpu()
 
 
 def _mean_of_one(places: Sequence[Tensor]) -> Tensor:

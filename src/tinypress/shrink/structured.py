@@ -221,6 +221,7 @@ def _blocks_of_all(
     """What can leave each group but those of the layers that are ``stuck``, and a note for each that keeps all."""
     notes: list[Note] = []
     blocks: list[list[Block]] = []
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     cost = None if asked.per is None else costing(traced, found, model, asked.per)
     for number, group in enumerate(found.groups):
         if group.producers[0] in stuck:
@@ -230,7 +231,7 @@ def _blocks_of_all(
             text = f"{', '.join(group.producers)}: all units are kept as asked (keep={held!r})"
             notes.append(Note("TP303", "note", group.producers[0], text))
             continue
-        own = _blocks(asked, found, model, evidence, number, cost)
+        own = _blocks(asked, found, tensors, evidence, number, cost)
         if own:
             blocks.append(own)
         else:
@@ -240,10 +241,15 @@ def _blocks_of_all(
 
 
 def _blocks(
-    asked: Asked, found: Survey, model: nn.Module, evidence: Evidence, number: int, cost: Costing | None
+    asked: Asked,
+    found: Survey,
+    tensors: Mapping[str, Tensor],
+    evidence: Evidence,
+    number: int,
+    cost: Costing | None,
 ) -> list[Block]:
     group = found.groups[number]
-    scores = score_units(model, group, number, asked.importance, evidence, asked.seed)
+    scores = score_units(tensors, group, number, asked.importance, evidence, asked.seed)
     if asked.importance not in OF_THE_LOSS and float(scores.mean()) > 0:
         scores = scores / scores.mean()
     price = 1.0

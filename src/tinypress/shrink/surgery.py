@@ -88,10 +88,10 @@ def _with_configs(
     """The outcome, once the configs of the networks in it say their widths where they can."""
     if not any(True for _ in networks_of_configs(smaller)):
         return Outcome(smaller, changes_between(model, smaller), notes)
-    due = tensors_of(forward_eval(smaller, traced.example))
+    due = tensors_of(forward_eval(smaller, traced.given))
     sizes = sizes_by_module(traced, found, _gone(found, cuts))
     more = fit_configs(
-        model, smaller, sizes, lambda tried: difference(tried, traced.example, due, _SAME) is None
+        model, smaller, sizes, lambda tried: difference(tried, traced.given, due, _SAME) is None
     )
     return Outcome(smaller, changes_between(model, smaller), (*notes, *more))
 
@@ -107,7 +107,7 @@ def _operated(
     gone = _gone(found, cuts)
     smaller = cut_out(model, cuts)
     due = masked_outputs(traced, found, model, gone)
-    cases = [(traced.example, due), *_drawn(traced, found, model, gone)]
+    cases = [(traced.given, due), *_drawn(traced, found, model, gone)]
 
     def off(tried: nn.Module) -> float | str:
         """The largest distance on the example and on what was drawn beside it."""
@@ -132,7 +132,7 @@ def _drawn(traced: Traced, found: Survey, model: nn.Module, gone: NDArray[np.boo
 
     Nothing where no input is a float, or where the network is not made for such inputs.
     """
-    if not any(x.is_floating_point() for x in traced.example):
+    if not any(x.is_floating_point() for x in traced.given):
         return []
     generator = torch.Generator().manual_seed(0)
 
@@ -143,7 +143,7 @@ def _drawn(traced: Traced, found: Survey, model: nn.Module, gone: NDArray[np.boo
         random = torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x.device, x.dtype)
         return random * (spread if spread > 0 else 1.0) + x.mean()
 
-    inputs = tuple(like(x) for x in traced.example)
+    inputs = tuple(like(x) for x in traced.given)
     try:
         due = masked_outputs(traced, found, model, gone, inputs)
     except Exception:  # whatever an operation says to values out of its range
@@ -220,10 +220,11 @@ def cut_out(model: nn.Module, cuts: Sequence[Cut]) -> nn.Module:
             indices = {index for unit in cut.units for index in part.indices[unit]}
             if indices:
                 gone.setdefault(part.tensor, {}).setdefault(part.dim, set()).update(indices)
-    copied = copy_model(model)
-    named: dict[str, Tensor] = {**dict(copied.named_parameters()), **dict(copied.named_buffers())}
-    smaller = {id(named[name]): _without(named[name], dims) for name, dims in gone.items()}
-    gone_from = {id(named[name]): dims for name, dims in gone.items()}
+    named: dict[str, Tensor] = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    instead = {named[name]: _without(named[name], dims) for name, dims in gone.items()}
+    copied = copy_model(model, instead=instead)
+    smaller = {id(new) for new in instead.values()}
+    gone_from = {id(instead[named[name]]): dims for name, dims in gone.items()}
     for layer in copied.modules():
         touched = False
         if isinstance(layer, _ConvNd) and layer.groups > 1 and id(layer.weight) in smaller:
@@ -231,7 +232,7 @@ def cut_out(model: nn.Module, cuts: Sequence[Cut]) -> nn.Module:
         for store in (layer._parameters, layer._buffers):
             for short, tensor in list(store.items()):
                 if tensor is not None and id(tensor) in smaller:
-                    setattr(layer, short, smaller[id(tensor)])
+                    setattr(layer, short, tensor)  # some layers keep what they are given in other places too
                     touched = True
         if touched:
             fit_attributes(layer)
@@ -251,8 +252,8 @@ def _lost_groups(layer: _ConvNd, gone: Mapping[int, set[int]]) -> int:
 def _without(tensor: Tensor, gone: Mapping[int, set[int]]) -> Tensor:
     values = tensor.detach()
     for dim, indices in gone.items():
-        kept = [i for i in range(values.shape[dim]) if i not in indices]
-        values = values.index_select(dim, torch.tensor(kept, device=values.device))
+        kept = np.delete(np.arange(values.shape[dim]), list(indices))
+        values = values.index_select(dim, torch.from_numpy(kept).to(values.device))
     return nn.Parameter(values, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else values
 
 

@@ -1,0 +1,58 @@
+"""What is recorded as a network runs leads to the same groups, notes and outputs as what torch.export writes."""
+
+import pytest
+import test_nasty
+import torch
+from zoo import ZOO, build
+
+from tinypress.errors import ModelError
+from tinypress.graph.record import record
+from tinypress.graph.trace import exported
+from tinypress.measure.compute import count_macs
+from tinypress.shrink.groups import note, survey
+from tinypress.shrink.reference import masked_outputs, removed_labels
+
+# Exports are slow: these touch views by batch, splits, recurrence and concatenation; the rest is in `make test-all`.
+QUICK = ("LeNet", "ShuffleNet", "U-Net", "ViT, fused qkv", "BERT", "LSTM")
+
+
+def equal(model, inputs):
+    mine, theirs = record(model, inputs).traced, exported("trace()", model, inputs)
+    assert count_macs(mine) == count_macs(theirs)
+    for exact in (True, False):
+        for units in ("heads", "head width"):
+            one, other = (survey(each, model, exact=exact, units=units) for each in (mine, theirs))
+            assert one.groups == other.groups
+            notes = [[note(layer, fence, model) for layer, fence in s.left.items()] for s in (one, other)]
+            assert notes[0] == notes[1]
+    cuts = {number: tuple(range(group.width // 2)) for number, group in enumerate(one.groups)}
+    outputs = [
+        masked_outputs(traced, found, model, removed_labels(found, cuts), inputs)
+        for traced, found in ((mine, one), (theirs, other))
+    ]
+    for got, due in zip(*outputs, strict=True):
+        torch.testing.assert_close(got, due, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in ZOO]
+)
+def test_both_traces_of_an_architecture_are_equal_in_what_they_lead_to(name):
+    equal(*build(name))
+
+
+BETWEEN = ("literal", "sorted_units", "spectrum", "softmaxed", "picked", "turned", "counted", "summed_up", "outer",
+           "padded", "most", "in_place", "same_tensor_twice", "checked")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BETWEEN)
+def test_both_traces_of_a_nasty_module_are_equal_in_what_they_lead_to(name):
+    equal(test_nasty.nasty(getattr(test_nasty, name)), test_nasty.example())
+
+
+@pytest.mark.parametrize("name", ["depends_on_values", "of_some_length"])
+def test_nasty_modules_that_go_by_values_are_refused_by_both(name):
+    model = test_nasty.nasty(getattr(test_nasty, name))
+    assert record(model, test_nasty.example()) is None
+    with pytest.raises(ModelError):
+        exported("trace()", model, test_nasty.example())
