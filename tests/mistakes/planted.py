@@ -21,6 +21,35 @@ class Planted:
 
 
 PLANTED: tuple[Planted, ...] = (
+    # tracing
+    Planted(
+        "a size that doubles with the batch is taken as fixed",
+        "graph/record.py",
+        "return FreeSize.of(one, one // batches[0])",
+        "return one",
+        "graph/test_graph_record.py::test_sizes_that_follow_the_batch_are_told_from_those_that_do_not",
+    ),
+    Planted(
+        "a parameter that the forward pass writes is shared all the same",
+        "graph/record.py",
+        "self.writes |= any(x.untyped_storage()._cdata in self._parameters for x in written)",
+        "self.writes |= any(isinstance(x, nn.Parameter) for x in written)",
+        "graph/test_graph_record.py::test_a_parameter_that_the_forward_pass_writes_stays_as_it_is",
+    ),
+    Planted(
+        "fences are lost when classes of neurons meet",
+        "shrink/flow.py",
+        "self._hand_over(joined[self._held[joined] > 0])",
+        "pass",
+        "shrink/test_shrink_fences.py",
+    ),
+    Planted(
+        "results are masked in memory that others read",
+        "shrink/reference.py",
+        "return all(part.untyped_storage().data_ptr() != own for part in read)",
+        "return True",
+        "shrink/test_two_traces.py::test_what_is_masked_is_no_memory_that_others_read",
+    ),
     # removing weights
     Planted(
         "the largest weights are pruned",

@@ -3,6 +3,7 @@
 import pytest
 import test_nasty
 import torch
+from torch import nn
 from zoo import ZOO, build
 
 from tinypress.errors import ModelError
@@ -56,3 +57,28 @@ def test_nasty_modules_that_go_by_values_are_refused_by_both(name):
     assert record(model, test_nasty.example()) is None
     with pytest.raises(ModelError):
         exported("trace()", model, test_nasty.example())
+
+
+class Shares(nn.Module):
+    """A view is masked because of what it meets; what it is a view of is read whole."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.head = nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+        self.table = nn.Parameter(torch.ones(1, 8))
+
+    def forward(self, x):
+        return self.head(torch.sigmoid(self.a(x)) + self.table.expand(len(x), 8)), self.table.sum()
+
+
+def test_what_is_masked_is_no_memory_that_others_read():
+    torch.manual_seed(0)
+    model = Shares().double().eval()
+    inputs = test_nasty.example()
+    traced = record(model, inputs).traced
+    found = survey(traced, model)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    cuts = dict.fromkeys(range(len(found.groups)), (0, 1))
+    assert cuts
+    masked_outputs(traced, found, model, removed_labels(found, cuts))
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
