@@ -61,7 +61,7 @@ def layers_of_nodes(graph: onnx.GraphProto) -> tuple[str, ...]:
 
 
 def _made_of_parameters(model: nn.Module) -> Iterator[tuple[str, NDArray[np.generic]]]:
-    for name, parameter in model.named_parameters():
+    for name, parameter in model.named_parameters(remove_duplicate=False):
         if parameter.dim() == 2:
             yield name, _array(parameter.T)
     for name, layer in model.named_modules():

@@ -13,15 +13,18 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from tinypress.archive import read_archive, write_archive
 from tinypress.facts import Compressed, QuantizedValue, QuantPlan
+from tinypress.measure.artifact import read_onnx
 from tinypress.quantize import dequantize_layer_weights, quantize_layer_weights, quantize_model
 from tinypress.quantize.layer import quantize_weight
 from tinypress.quantize.rows import Grid
 from tinypress.runtimes.onnx import open_onnx, optimized_graph
 from tinypress.ship import to_onnx, write_onnx
-from tinypress.ship.equal import compare_with_reference
+from tinypress.ship.equal import compare_with_reference, equality_of_file
 from tinypress.ship.read_plan import plan_of_file
 from tinypress.task import Split
+from tinypress.tasks.digits import DigitsNet
 
 X = QuantizedValue(scale=0.02, zero_point=100)
 H = QuantizedValue(scale=0.03, zero_point=0)
@@ -252,25 +255,59 @@ def test_a_weight_that_several_layers_use_is_stored_once(tmp_path: Path) -> None
 
 
 class Tied(nn.Module):
-    """Tokens [B, 5] to as many logits as there are words, by the table itself."""
+    """Tokens [B, 5] to logits of every word [B, 5, 200], by the table itself."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.table, self.head = nn.Embedding(20, 8), nn.Linear(8, 20)
+        self.table, self.head = nn.Embedding(200, 32), nn.Linear(32, 200)
+        self.block = nn.TransformerEncoderLayer(32, 4, 64, 0.0, batch_first=True)
         self.head.weight = self.table.weight
 
     def forward(self, tokens: Tensor) -> Tensor:
-        found: Tensor = self.head(self.table(tokens).mean(1))
+        found: Tensor = self.head(self.block(self.table(tokens)))
         return found
 
 
-def test_a_table_that_is_also_a_weight_is_said_to_be_stored_twice() -> None:
+def test_a_table_that_is_also_a_weight_is_stored_once_in_integers(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    tokens = torch.randint(20, (50, 5))
-    compressed = quantize_model(Tied(), Split((tokens,), torch.zeros(50)), (tokens[:2],))
-    (note,) = [note for note in compressed.notes if note.code == "TP206"]
-    assert note.layer == "head"
-    assert "'table'" in note.text
+    tokens = torch.randint(200, (50, 5))
+    compressed = quantize_model(Tied().eval(), Split((tokens,), torch.zeros(50)), (tokens[:2],))
+    model = compressed.model
+    assert model.get_submodule("table").weight is model.get_submodule("head").weight
+    write_onnx(tmp_path / "a.onnx", compressed, (tokens[:2],), check=(tokens,))
+    matrices = [t for t in onnx.load(tmp_path / "a.onnx").graph.initializer if len(t.dims) == 2]
+    assert [sorted(t.dims) for t in matrices].count([32, 200]) == 1
+    assert {t.data_type for t in matrices} == {TensorProto.UINT8}  # attention's own projection as well
+    facts = read_onnx(tmp_path / "a.onnx", (tokens[:1].numpy(),))
+    assert (facts.islands, facts.float_layers) == ((), ())
+    table = next(layer for layer in facts.layers if sorted(layer.weight_shape) == [32, 200])
+    real = dequantize_layer_weights(compressed.plan.weights["table.weight"])  # type: ignore[union-attr]
+    assert (table.bits, table.histogram.low) == (8, pytest.approx(real.min().item()))
+    shipped = torch.from_numpy(open_onnx(tmp_path / "a.onnx").run((tokens.numpy(),)))
+    with torch.no_grad():
+        assert torch.nn.functional.cosine_similarity(shipped, model(tokens), dim=-1).min() > 0.99
+    equality = equality_of_file(tmp_path / "a.onnx", (tokens.numpy(),), ("avx2",))
+    assert equality is not None
+    assert equality.layers >= 8
+    write_archive(tmp_path / "a.safetensors", compressed)
+    again = read_archive(tmp_path / "a.safetensors", Tied())
+    with torch.no_grad():
+        assert torch.equal(again.model.eval()(tokens), model(tokens))
+
+
+def test_an_integer_file_above_a_megabyte_is_at_most_28_percent_of_the_float_one(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    pixels = torch.rand(40, 1, 28, 28)
+    for kind in (
+        DigitsNet(),
+        nn.Sequential(nn.Flatten(), nn.Linear(784, 400), nn.ReLU(), nn.Linear(400, 10)),
+    ):
+        whole = tmp_path / "float.onnx"
+        write_onnx(whole, Compressed(kind.eval()), (pixels[:2],))
+        compressed = quantize_model(kind, Split((pixels,), torch.zeros(40)), (pixels[:2],))
+        write_onnx(tmp_path / "int8.onnx", compressed, (pixels[:2],))
+        assert whole.stat().st_size > 1_000_000
+        assert (tmp_path / "int8.onnx").stat().st_size <= 0.28 * whole.stat().st_size
 
 
 class Attentive(nn.Module):

@@ -20,7 +20,7 @@ from tinypress.measure.islands import Island, float_islands
 from tinypress.measure.packed import PACKED, packed_weights, unpacked_views
 from tinypress.measure.weights import histogram
 from tinypress.receipt import Layer
-from tinypress.runtimes.fused import read_by_integer_kernels
+from tinypress.runtimes.fused import read_by_integer_kernels, reads_weight
 from tinypress.runtimes.onnx import open_onnx, optimized_graph, read_model
 
 _INTEGERS = frozenset({TensorProto.INT8, TensorProto.UINT8, TensorProto.INT4, TensorProto.UINT4})
@@ -89,7 +89,7 @@ def read_onnx(path: Path, example: tuple[NDArray[np.generic], ...]) -> ArtifactF
         weight = next((source[name] for name in node.input[1:2] if name in source), None)
         if macs is None:
             continue
-        integer = weight is not None and weight.bits == 8 and weight.name in in_integers
+        integer = weight is not None and weight.bits == 8 and reads_weight(in_integers, weight.name)
         macs_int8 += macs if integer else 0
         macs_float += 0 if integer else macs
         activation_bytes += math.prod(shapes[node.input[0]]) * (1 if integer else 4)

@@ -12,7 +12,7 @@ import onnx
 from onnx import TensorProto
 
 from tinypress.parameter_names import layers_of_nodes
-from tinypress.runtimes.fused import read_by_integer_kernels, written_by_integer_kernels
+from tinypress.runtimes.fused import read_by_integer_kernels, reads_weight, written_by_integer_kernels
 
 PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 _OTHERS = frozenset({"Add", "Mul", "Concat", "AveragePool", "GlobalAveragePool", "Sigmoid", "LeakyRelu"})
@@ -43,7 +43,7 @@ def float_islands(written: onnx.GraphProto, optimized: onnx.GraphProto) -> tuple
     found = []
     for place, node in enumerate(written.node):
         weight = real.get(node.input[1], "") if len(node.input) > 1 else ""
-        if node.op_type in PRODUCTS and weight in integers and weight not in read:
+        if node.op_type in PRODUCTS and weight in integers and not reads_weight(read, weight):
             reason = _reason(node, real, quantized, outputs, written)
             found.append(Island(names[place], node.op_type, reason))
         elif node.op_type in _OTHERS and all(name in real for name in node.input):

@@ -12,6 +12,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
+_TABLE_SCALES = ":s"  # what the writer adds to a table's name
 PACKED = frozenset({"MatMulNBits", "GatherBlockQuantized"})
 
 
@@ -30,6 +31,14 @@ def packed_weights(
     found: dict[str, tuple[NDArray[np.float32], int]] = {}
     constants: set[str] = set()
     for node in graph.node:
+        table = arrays.get(node.input[0]) if node.op_type == "Gather" else None
+        if table is not None and table.data_type == TensorProto.UINT8:
+            scales = arrays.get(f"{table.name}{_TABLE_SCALES}")
+            if scales is not None:  # rows of a table whose integers stand for q - 128 times the row's scale
+                real = numpy_helper.to_array(table).astype(np.float32) - 128
+                found[table.name] = (real * numpy_helper.to_array(scales).reshape(-1, 1), 8)
+                constants.add(scales.name)
+            continue
         if node.op_type not in PACKED:
             continue
         product = node.op_type == "MatMulNBits"

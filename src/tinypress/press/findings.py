@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tinypress.facts import Note, Severity
 from tinypress.measure.artifact import ArtifactFacts
 from tinypress.measure.islands import Island
-from tinypress.receipt import Candidate, Finding, Machine, Receipt
+from tinypress.receipt import Candidate, Finding, Layer, Machine, Receipt
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,22 @@ def unpacked_to_float(seen: Seen) -> str | None:
     )
 
 
+def stored_twice(seen: Seen) -> str | None:
+    alike: dict[tuple[object, ...], list[Layer]] = {}
+    for layer in seen.candidate.layers:
+        if layer.bytes:
+            key = tuple(sorted(layer.weight_shape)), layer.bits, layer.histogram.model_dump_json()
+            alike.setdefault(key, []).append(layer)
+    twice = [layers for layers in alike.values() if len(layers) > 1]
+    if seen.candidate.artifact.runtime != "onnxruntime" or not twice:
+        return None
+    spared = sum(layer.bytes for layers in twice for layer in layers[1:])
+    names = "; ".join(" and ".join(layer.name for layer in layers) for layers in twice)
+    return (
+        f"these layers hold the same weight, and the file stores it for each ({spared} bytes more): {names}"
+    )
+
+
 def not_compared(seen: Seen) -> str | None:
     if not seen.facts.macs_int8 or seen.candidate.artifact.runtime != "onnxruntime":
         return None
@@ -139,6 +155,7 @@ CHECKS: tuple[tuple[str, Severity, Check], ...] = (
     ("TP105", "note", float_in_torch),
     ("TP202", "warning", float_layers),
     ("TP203", "note", no_dot_product),
+    ("TP206", "note", stored_twice),
     ("TP207", "warning", not_compared),
     ("TP208", "note", one_step_off),
     ("TP213", "note", unpacked_to_float),

@@ -71,18 +71,22 @@ def fused_nodes(graph: onnx.GraphProto, weights: Collection[str]) -> tuple[Fused
         for name in node.input:
             readers.setdefault(name, []).append(place)
     outputs = {value.name for value in graph.output}
+    turned = turned_weights(graph, weights)
     found: list[Fused] = []
     integers: set[str] = set()  # values that are read or written by kernels so far, or only moved from such
     for place, node in enumerate(graph.node):
-        activations = tuple(name for name in node.input if name and name not in constants)
-        if node.op_type in _PASS_THROUGH:
+        activations = tuple(
+            name for name in node.input if name and name not in constants and name not in turned
+        )
+        if node.op_type in _PASS_THROUGH and activations:
             found.append(Fused("pass", (place,), activations[:1], node.output[0]))
             integers |= {node.output[0]} if node.input[0] in integers else set()
             continue
         if node.op_type in PRODUCTS:
-            if len(activations) != 1 or len(node.input) < 2 or node.input[1] not in weights:
+            weight = None if len(node.input) < 2 else turned.get(node.input[1], node.input[1])
+            if len(activations) != 1 or weight not in weights:
                 continue
-            kernel = _product(graph, place, activations, readers, constants, outputs)
+            kernel = _product(graph, place, activations, readers, constants, outputs, turned)
         else:
             kind = _KINDS.get(node.op_type)
             # a sum with a constant has no integer kernel
@@ -105,6 +109,7 @@ def _product(
     readers: Mapping[str, list[int]],
     constants: Mapping[str, onnx.TensorProto],
     outputs: Collection[str],
+    turned: Mapping[str, str],
 ) -> Fused:
     node = graph.node[place]
     nodes = [place]
@@ -126,7 +131,8 @@ def _product(
     if after is not None and bounds is not None:
         nodes.append(readers[result][0])
         result, (low, high) = after.output[0], bounds
-    return Fused("product", tuple(nodes), activations, result, node.input[1], bias, low, high)
+    weight = turned.get(node.input[1], node.input[1])
+    return Fused("product", tuple(nodes), activations, result, weight, bias, low, high)
 
 
 def _bounds(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> tuple[float, float] | None:
@@ -143,6 +149,15 @@ def _bounds(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> 
             bounds[place] = float(numpy_helper.to_array(constants[name]))
     # the kernel clamps to its 256 integers: they begin at 0 where the values do, and anywhere else not at the bound
     return (bounds[0], bounds[1]) if bounds[0] == 0 < bounds[1] else None
+
+
+def turned_weights(graph: onnx.GraphProto, weights: Collection[str]) -> dict[str, str]:
+    """For each value that is a weight transposed by a node (a table that is also a product's weight): that weight."""
+    return {
+        node.output[0]: node.input[0]
+        for node in graph.node
+        if node.op_type == "Transpose" and node.input[0] in weights
+    }
 
 
 def constants_of(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:

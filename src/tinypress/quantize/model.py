@@ -23,16 +23,17 @@ from tinypress.quantize.fold import fold_batch_norms
 from tinypress.quantize.fused import has_integer_kernel
 from tinypress.quantize.layer import dequantize_layer_weights, quantize_layer_weights
 from tinypress.quantize.moments import restore_moments
+from tinypress.quantize.projections import input_projection, put_projection
 from tinypress.quantize.ranges import Ranges, check_ranges
 from tinypress.quantize.smooth import check_alpha, smooth_layers
 from tinypress.quantize.values import calibrate
 from tinypress.task import Split
 
-_QUANTIZED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_QUANTIZED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Embedding)
+_Layer = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Embedding
 _LEFT_FLOAT = (
-    nn.Embedding,
+    nn.EmbeddingBag,
     nn.RNNBase,
-    nn.MultiheadAttention,
     nn.Bilinear,
     nn.ConvTranspose1d,
     nn.ConvTranspose2d,
@@ -59,7 +60,7 @@ def quantize_model(
     batch_norm: Split | None = None,
     quantize: Quantize = quantize_layer_weights,
 ) -> Compressed:
-    """Quantize the weights of every Linear and Conv layer and, with ``calibration``, the activations between them.
+    """Quantize the weights of every Linear, Conv and Embedding and, with ``calibration``, the activations between them.
 
     The network that comes back has batch norm folded and holds the dequantized weights; the plan holds the
     integers and, for 8-bit weights, scale and zero point of each activation. Weights that were zero stay zero.
@@ -114,12 +115,16 @@ def quantize_model(
     original = copy_model(folded)
     weights: dict[str, QuantizedWeight] = {}
     changes, notes = [], [*judged]
-    done: dict[Tensor, tuple[str, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d]] = {}
-    tables: dict[Tensor, str] = {
-        layer.weight: name for name, layer in folded.named_modules() if isinstance(layer, nn.Embedding)
-    }
+    done: dict[Tensor, tuple[str, _Layer]] = {}
     for name, layer in folded.named_modules():
-        if isinstance(layer, _LEFT_FLOAT):
+        projection = input_projection(layer) if isinstance(layer, nn.MultiheadAttention) else None
+        if isinstance(layer, nn.MultiheadAttention) and projection is not None:
+            packed = quantize(projection, bits, scheme=scheme, per_channel=per_channel)
+            _put(call, f"{name}.in_proj_weight", projection, packed)
+            put_projection(layer, projection)
+            weights[f"{name}.in_proj_weight"] = packed
+            changes.append(Change(name, "bits", 8 * projection.weight.element_size(), packed.bits))
+        elif isinstance(layer, (*_LEFT_FLOAT, nn.MultiheadAttention)):
             text = f"{type(layer).__name__} has no integer kernel here and keeps its float weights"
             notes.append(Note("TP201", "warning", name, text))
         if not isinstance(layer, _QUANTIZED):
@@ -137,11 +142,6 @@ def quantize_model(
             packed = quantize(layer, each, scheme=scheme, per_channel=per_channel)
             _put(call, name, layer, packed)
             done[own] = name, layer
-        if own in tables:
-            text = (
-                f"its weight is also the table of {tables[own]!r}, which stays float: the file holds it twice"
-            )
-            notes.append(Note("TP206", "warning", name, text))
         weights[f"{name}.weight"] = packed
         changes.append(Change(name, "bits", 8 * layer.weight.element_size(), packed.bits))
     if not weights:
@@ -165,9 +165,7 @@ def quantize_model(
     return Compressed(folded, (*before.changes, *changes), (*before.notes, *notes), before.pruned, plan)
 
 
-def _put(
-    call: str, name: str, layer: nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d, packed: QuantizedWeight
-) -> None:
+def _put(call: str, name: str, layer: _Layer, packed: QuantizedWeight) -> None:
     weight = dequantize_layer_weights(packed)
     if tuple(weight.shape) != tuple(layer.weight.shape) or not bool(torch.isfinite(weight).all()):
         raise ModelError(

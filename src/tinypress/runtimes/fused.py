@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import onnx
 
 INTEGER_KERNELS = frozenset(
@@ -30,6 +32,11 @@ def read_by_integer_kernels(optimized: onnx.GraphProto) -> frozenset[str]:
     return frozenset(
         name for node in optimized.node if node.op_type in INTEGER_KERNELS for name in node.input if name
     )
+
+
+def reads_weight(read: Collection[str], weight: str) -> bool:
+    """Whether ``weight`` is among what integer kernels ``read``: itself, or its scales where it was turned before."""
+    return weight in read or f"{weight}:s" in read
 
 
 def written_by_integer_kernels(optimized: onnx.GraphProto) -> frozenset[str]:

@@ -33,6 +33,7 @@ def plan_of_file(written: onnx.ModelProto) -> tuple[onnx.ModelProto, QuantPlan]:
     alias: dict[str, str] = {}
     nodes = []
     packed, _ = packed_weights(graph)
+    looked_up = {node.input[0] for node in graph.node if node.op_type == "Gather"}
     for node in graph.node:
         if node.op_type == "MatMulNBits":
             name = node.input[1]
@@ -45,11 +46,12 @@ def plan_of_file(written: onnx.ModelProto) -> tuple[onnx.ModelProto, QuantPlan]:
         elif node.op_type == "DequantizeLinear" and node.input[0] in alias:
             alias[node.output[0]] = alias[node.input[0]]
         elif node.op_type == "DequantizeLinear" and node.input[0] in stored and _is_whole(node, stored):
-            name, reader = node.input[0], readers.get(node.output[0])
+            reader = readers.get(node.output[0])
             turned = reader is not None and reader.op_type == "MatMul"
+            name = node.input[0] if node.input[0] not in looked_up else f"{node.input[0]}:real"
             alias[node.output[0]] = name
             real = _real(node, stored)
-            if stored[name].data_type == TensorProto.UINT8:
+            if stored[node.input[0]].data_type == TensorProto.UINT8:
                 weights[name] = _weight(node, stored, turned)
                 real = real.astype(np.float32)
             floats[name] = numpy_helper.from_array(real, name)
@@ -59,7 +61,7 @@ def plan_of_file(written: onnx.ModelProto) -> tuple[onnx.ModelProto, QuantPlan]:
         for place, name in enumerate(node.input):
             node.input[place] = alias.get(name, name)
     used = {name for node in nodes for name in node.input}
-    kept = [floats.get(name, tensor) for name, tensor in stored.items() if name in used]
+    kept = [tensor for name, tensor in {**stored, **floats}.items() if name in used]
     graph.ClearField("node")
     graph.node.extend(nodes)
     graph.ClearField("initializer")

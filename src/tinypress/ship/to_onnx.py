@@ -23,10 +23,11 @@ from tinypress.facts import Compressed, QuantizedValue, QuantizedWeight, QuantPl
 from tinypress.files import write_bytes
 from tinypress.float_onnx import to_float_onnx
 from tinypress.quantize.bias import bias_integers
-from tinypress.quantize.fused import PRODUCTS, has_integer_kernel
+from tinypress.quantize.fused import PRODUCTS, has_integer_kernel, turned_weights
 from tinypress.quantize.reference import UnknownOperator
 from tinypress.ship import low_bits
 from tinypress.ship.equal import compare_with_reference
+from tinypress.ship.lookup import is_lookup, looked_up
 
 
 def write_onnx(
@@ -115,25 +116,35 @@ def with_integers(proto: onnx.ModelProto, plan: QuantPlan) -> onnx.ModelProto:
             helper.make_node("DequantizeLinear", [f"{name}:q", scale, zero], [f"{name}:d"]),
         ]
 
+    turned = turned_weights(graph, plan.weights)
+
+    def weight_of(node: onnx.NodeProto) -> str:
+        read: str = node.input[1]
+        return turned.get(read, read)
+
     for value in graph.input:
         if value.name in plan.values:
             nodes += quantized(value.name)
     for node in graph.node:
-        if node.op_type in PRODUCTS and len(node.input) > 1 and node.input[1] in plan.weights:
-            nodes += _product_constants(node, plan, constants, added)
+        if node.op_type == "Transpose" and node.input[0] in plan.weights:
+            nodes += _dequantized(node.input[0], plan.weights[node.input[0]], added)
+            node.input[0] = f"{node.input[0]}:d"
+        elif node.op_type in PRODUCTS and len(node.input) > 1 and weight_of(node) in plan.weights:
+            nodes += _product_constants(node, weight_of(node), plan, constants, added)
+        table = plan.weights.get(node.input[0]) if is_lookup(node) else None
         source = node.input[0] if node.input else ""
         for position, name in enumerate(node.input):
             if name in plan.values:
                 node.input[position] = f"{name}:d"
         if source in plan.values and _would_be_rounded(node, plan, constants):
             nodes.append(_apart(node, plan.values[source], constant))
-        nodes.append(node)
+        nodes += [node] if table is None else looked_up(node, table, added)
         for name in node.output:
             if name in plan.values:
                 nodes += quantized(name)
     graph.ClearField("node")
     graph.node.extend(nodes)
-    used = {name for node in nodes for name in node.input}
+    used = {name for node in nodes for name in node.input if name}
     kept = [tensor for name, tensor in constants.items() if name in used and name not in added]
     graph.ClearField("initializer")
     graph.initializer.extend([*kept, *added.values()])
@@ -169,28 +180,20 @@ _ROUNDED_UNASKED = frozenset({"Conv", "ConvTranspose", "Gemm"})
 
 def _product_constants(
     node: onnx.NodeProto,
+    name: str,
     plan: QuantPlan,
     constants: dict[str, onnx.TensorProto],
     added: dict[str, onnx.TensorProto],
 ) -> list[onnx.NodeProto]:
-    """Put integer weight and bias into ``added``, make ``node`` read them, return what dequantizes them."""
-    name = node.input[1]
+    """Put integer weight and bias into ``added``, make ``node`` read them, return what dequantizes them.
+
+    ``name`` is that of the weight, which ``node`` reads as it is or by way of a Transpose.
+    """
     weight = plan.weights[name]
-    axis = weight.axis
-    scale = _scalar_or_vector(weight)
     made = []
-    if name not in added:  # a weight that several products share is stored and dequantized once
-        q = unpack(weight.packed, 8, int(np.prod(weight.shape)), signed=True).reshape(weight.shape).numpy()
-        if node.op_type == "MatMul":  # the exporter stores x @ W.T for a Linear without bias
-            q = np.ascontiguousarray(q.T)
-            axis = None if axis is None else 1 - axis
-        added[name] = numpy_helper.from_array((q.astype(np.int16) + 128).astype(np.uint8), name)
-        added[f"{name}:s"] = numpy_helper.from_array(scale, f"{name}:s")
-        added[f"{name}:z"] = numpy_helper.from_array(np.full(scale.shape, 128, np.uint8), f"{name}:z")
-        attributes = {} if axis is None else {"axis": axis}
-        parts = [name, f"{name}:s", f"{name}:z"]
-        made.append(helper.make_node("DequantizeLinear", parts, [f"{name}:d"], **attributes))
-    node.input[1] = f"{name}:d"
+    if node.input[1] == name:  # the exporter stores x @ W.T for a Linear without bias
+        made += _dequantized(name, weight, added, turned=node.op_type == "MatMul")
+        node.input[1] = f"{name}:d"
     if len(node.input) > 2 and node.input[2] in constants and node.input[0] in plan.values:
         stored = constants[node.input[2]]
         rounded, scale = bias_integers(numpy_helper.to_array(stored), plan.values[node.input[0]], weight)
@@ -198,12 +201,32 @@ def _product_constants(
         if bias not in added:
             added[bias] = numpy_helper.from_array(rounded, bias)
             added[f"{bias}:s"] = numpy_helper.from_array(scale, f"{bias}:s")
-            attributes = {} if axis is None else {"axis": 0}
+            attributes = {} if weight.axis is None else {"axis": 0}
             made.append(
                 helper.make_node("DequantizeLinear", [bias, f"{bias}:s"], [f"{bias}:d"], **attributes)
             )
         node.input[2] = f"{bias}:d"
     return made
+
+
+def _dequantized(
+    name: str, weight: QuantizedWeight, added: dict[str, onnx.TensorProto], *, turned: bool = False
+) -> list[onnx.NodeProto]:
+    """The node that makes ``name:d`` of the weight's integers, unless there is one: they are stored once."""
+    if f"{name}:z" in added:
+        return []
+    q = unpack(weight.packed, 8, int(np.prod(weight.shape)), signed=True).reshape(weight.shape).numpy()
+    axis = weight.axis
+    if turned:
+        q = np.ascontiguousarray(q.T)
+        axis = None if axis is None else 1 - axis
+    scale = _scalar_or_vector(weight)
+    added[name] = numpy_helper.from_array((q.astype(np.int16) + 128).astype(np.uint8), name)
+    added[f"{name}:s"] = numpy_helper.from_array(scale, f"{name}:s")
+    added[f"{name}:z"] = numpy_helper.from_array(np.full(scale.shape, 128, np.uint8), f"{name}:z")
+    attributes = {} if axis is None else {"axis": axis}
+    parts = [name, f"{name}:s", f"{name}:z"]
+    return [helper.make_node("DequantizeLinear", parts, [f"{name}:d"], **attributes)]
 
 
 def _free(name: str, added: Mapping[str, onnx.TensorProto], values: NDArray[np.int32]) -> str:
