@@ -73,7 +73,11 @@ def samples_of(name: str, count: int) -> tuple[NDArray[np.generic], ...]:
 
 
 EVERY_ROW = [
-    *(pytest.param(name, QUICK, id=name) for name in ROWS),
+    *(
+        # attention and 1-D convolutions are compared by other fast tests as well: test_to_onnx.py, the pipeline's
+        pytest.param(name, QUICK, id=name, marks=pytest.mark.slow if name in ("transformer", "watch") else ())
+        for name in ROWS
+    ),
     *(pytest.param(name, THOROUGH, id=f"{name}-thorough", marks=pytest.mark.slow) for name in ROWS),
 ]
 

@@ -255,11 +255,11 @@ def test_a_weight_that_several_layers_use_is_stored_once(tmp_path: Path) -> None
 
 
 class Tied(nn.Module):
-    """Tokens [B, 5] to logits of every word [B, 5, 200], by the table itself."""
+    """Tokens [B, 5] to logits of every word [B, 5, 400], by the table itself."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.table, self.head = nn.Embedding(200, 32), nn.Linear(32, 200)
+        self.table, self.head = nn.Embedding(400, 32), nn.Linear(32, 400)
         self.block = nn.TransformerEncoderLayer(32, 4, 64, 0.0, batch_first=True)
         self.head.weight = self.table.weight
 
@@ -270,17 +270,17 @@ class Tied(nn.Module):
 
 def test_a_table_that_is_also_a_weight_is_stored_once_in_integers(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    tokens = torch.randint(200, (50, 5))
+    tokens = torch.randint(400, (50, 5))
     compressed = quantize_model(Tied().eval(), Split((tokens,), torch.zeros(50)), (tokens[:2],))
     model = compressed.model
     assert model.get_submodule("table").weight is model.get_submodule("head").weight
     write_onnx(tmp_path / "a.onnx", compressed, (tokens[:2],), check=(tokens,))
     matrices = [t for t in onnx.load(tmp_path / "a.onnx").graph.initializer if len(t.dims) == 2]
-    assert [sorted(t.dims) for t in matrices].count([32, 200]) == 1
+    assert [sorted(t.dims) for t in matrices].count([32, 400]) == 1
     assert {t.data_type for t in matrices} == {TensorProto.UINT8}  # attention's own projection as well
     facts = read_onnx(tmp_path / "a.onnx", (tokens[:1].numpy(),))
     assert (facts.islands, facts.float_layers) == ((), ())
-    table = next(layer for layer in facts.layers if sorted(layer.weight_shape) == [32, 200])
+    table = next(layer for layer in facts.layers if sorted(layer.weight_shape) == [32, 400])
     real = dequantize_layer_weights(compressed.plan.weights["table.weight"])  # type: ignore[union-attr]
     assert (table.bits, table.histogram.low) == (8, pytest.approx(real.min().item()))
     shipped = torch.from_numpy(open_onnx(tmp_path / "a.onnx").run((tokens.numpy(),)))
@@ -295,11 +295,12 @@ def test_a_table_that_is_also_a_weight_is_stored_once_in_integers(tmp_path: Path
         assert torch.equal(again.model.eval()(tokens), model(tokens))
 
 
+@pytest.mark.slow
 def test_an_integer_file_above_a_megabyte_is_at_most_28_percent_of_the_float_one(tmp_path: Path) -> None:
     torch.manual_seed(0)
     pixels = torch.rand(40, 1, 28, 28)
     for kind in (
-        DigitsNet(),
+        DigitsNet(width=64),
         nn.Sequential(nn.Flatten(), nn.Linear(784, 400), nn.ReLU(), nn.Linear(400, 10)),
     ):
         whole = tmp_path / "float.onnx"
