@@ -30,6 +30,7 @@ from tinypress.quantize.values import calibrate
 from tinypress.task import Split
 
 _QUANTIZED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Embedding)
+_NAMED = (*_QUANTIZED, nn.MultiheadAttention)  # attention's projection of its inputs is a Linear of its own
 _Layer = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Embedding
 _LEFT_FLOAT = (
     nn.EmbeddingBag,
@@ -97,9 +98,7 @@ def quantize_model(
     if isinstance(bits, Mapping):
         check_bits(call, bits, scheme, None)
         named = _first_names(call, before.model, "bits", bits)
-        kept |= {
-            name for name, layer in before.model.named_modules() if isinstance(layer, _QUANTIZED)
-        } - named
+        kept |= {name for name, layer in before.model.named_modules() if isinstance(layer, _NAMED)} - named
     judged = judge_calibration(call, before, calibration, reference) if calibration is not None else ()
     if smooth is not None:
         check_alpha(call, smooth)
@@ -116,21 +115,26 @@ def quantize_model(
     weights: dict[str, QuantizedWeight] = {}
     changes, notes = [], [*judged]
     done: dict[Tensor, tuple[str, _Layer]] = {}
+
+    def bits_for(name: str) -> int:
+        return bits if isinstance(bits, int) else bits_of(_names(before.model, name), bits)
+
     for name, layer in folded.named_modules():
         projection = input_projection(layer) if isinstance(layer, nn.MultiheadAttention) else None
-        if isinstance(layer, nn.MultiheadAttention) and projection is not None:
-            packed = quantize(projection, bits, scheme=scheme, per_channel=per_channel)
+        if isinstance(layer, _LEFT_FLOAT) or (
+            isinstance(layer, nn.MultiheadAttention) and projection is None
+        ):
+            text = f"{type(layer).__name__} has no integer kernel here and keeps its float weights"
+            notes.append(Note("TP201", "warning", name, text))
+        elif name in kept:
+            notes.append(Note("TP204", "note", name, "it keeps its float weights, as asked"))
+        elif isinstance(layer, nn.MultiheadAttention) and projection is not None:
+            packed = quantize(projection, bits_for(name), scheme=scheme, per_channel=per_channel)
             _put(call, f"{name}.in_proj_weight", projection, packed)
             put_projection(layer, projection)
             weights[f"{name}.in_proj_weight"] = packed
             changes.append(Change(name, "bits", 8 * projection.weight.element_size(), packed.bits))
-        elif isinstance(layer, (*_LEFT_FLOAT, nn.MultiheadAttention)):
-            text = f"{type(layer).__name__} has no integer kernel here and keeps its float weights"
-            notes.append(Note("TP201", "warning", name, text))
-        if not isinstance(layer, _QUANTIZED):
-            continue
-        if name in kept:
-            notes.append(Note("TP204", "note", name, "it keeps its float weights, as asked"))
+        if not isinstance(layer, _QUANTIZED) or name in kept:
             continue
         own = layer.weight
         if own in done:  # layers that share a weight go on sharing it
@@ -138,8 +142,7 @@ def quantize_model(
             layer.weight = owner.weight
             packed = weights[f"{first}.weight"]
         else:
-            each = bits if isinstance(bits, int) else bits_of(_names(before.model, name), bits)
-            packed = quantize(layer, each, scheme=scheme, per_channel=per_channel)
+            packed = quantize(layer, bits_for(name), scheme=scheme, per_channel=per_channel)
             _put(call, name, layer, packed)
             done[own] = name, layer
         weights[f"{name}.weight"] = packed
@@ -181,7 +184,7 @@ def _first_names(call: str, model: nn.Module, what: str, names: Collection[str])
     layers = {
         name: layer
         for name, layer in model.named_modules(remove_duplicate=False)
-        if isinstance(layer, _QUANTIZED)
+        if isinstance(layer, _NAMED)
     }
     for name in names:
         if name not in layers:
