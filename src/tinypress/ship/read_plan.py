@@ -43,6 +43,9 @@ def plan_of_file(written: onnx.ModelProto) -> tuple[onnx.ModelProto, QuantPlan]:
             scale, zero = (numpy_helper.to_array(stored[name]) for name in node.input[1:3])
             values[node.input[0]] = QuantizedValue(float(scale), int(zero))
             alias[node.output[0]] = alias.get(node.input[0], node.input[0])
+        elif node.op_type == "Clip" and all(name.startswith("b:") for name in node.input[1:]):
+            # the writer's own, to the range that the integers have anyway
+            alias[node.output[0]] = alias[node.input[0]]
         elif node.op_type == "DequantizeLinear" and node.input[0] in alias:
             alias[node.output[0]] = alias[node.input[0]]
         elif node.op_type == "DequantizeLinear" and node.input[0] in stored and _is_whole(node, stored):
