@@ -69,7 +69,9 @@ def restore_moments(
     }
     wanted = _moments(original, list(layers), inputs)
     found, changes, notes = dict(weights), list[Change](), list[Note]()
-    shared = Counter(id(layer.weight) for layer in layers.values())
+    # an embedding may own the weight as well
+    own = (module._parameters.get("weight") for module in network.modules())
+    shared = Counter(id(weight) for weight in own if weight is not None)
     hooks = []
     for name, layer in layers.items():
         reason = _reason(layer, len(wanted[name]), shared[id(layer.weight)])
