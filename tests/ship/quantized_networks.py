@@ -100,7 +100,7 @@ def narrow_watch() -> nn.Module:
 ROWS = {
     "mlp": Row(Perceptron, digits._splits),
     "cnn": Row(Residual, digits._splits),
-    "watch": Row(narrow_watch, watch._splits),
+    "watch": Row(narrow_watch, watch.splits),
     "transformer": Row(Attentive, digits._splits, integers_throughout=False),
     "lstm": Row(Recurrent, digits._splits, 1e-2, integers_throughout=False),
 }
