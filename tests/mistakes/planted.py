@@ -696,7 +696,7 @@ PLANTED: tuple[Planted, ...] = (
     Planted(
         "the hash of a file is not compared",
         "press/verify.py",
-        "if sha256(data) != candidate.artifact.sha256:",
+        "if sha256(data) != file.sha256:",
         "if False:",
         "press/test_verify_seal.py::test_another_file_of_the_same_size_is_told_apart",
     ),

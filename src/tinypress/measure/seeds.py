@@ -71,8 +71,9 @@ def mean_drop(
 
     ``baseline`` and ``candidate`` hold one tensor of outputs [N, ...] a seed, ``groups`` [N] or None. Unit and sign are
     those of ``paired_drop``. The samples are the same for every seed, so their luck does not average out: its arm is
-    the paired bootstrap of the mean over seeds, for a proportion never shorter than z² / (U + z²), which no event in
-    U units leaves open. The seeds' arm is Student's. Both are joined by ``both``. One seed or unit gives no verdict.
+    the paired bootstrap of the mean over seeds, for a proportion never shorter than z² / (N + z²), which no event in
+    N samples leaves open (Tango's at b = c = 0). The seeds' arm is Student's. Both are joined by ``both``. One seed or
+    one unit gives no verdict.
 
     Raises:
         InputError: a tolerance below 0 or not finite, no seed, or a metric without a finite value.
@@ -96,7 +97,7 @@ def mean_drop(
     units = count_units(targets, groups)
     of_samples = _over_samples(baseline, candidate, targets, groups, metric, seed, sign, value)
     if metric.proportion:
-        least = abs(sign) * _Z * _Z / (units + _Z * _Z)
+        least = abs(sign) * _Z * _Z / (len(targets) + _Z * _Z)
         of_samples = min(of_samples[0], value - least), max(of_samples[1], value + least)
     of_seeds = seed_interval(values)
     low, high = both(value, of_samples, of_seeds)
