@@ -95,8 +95,8 @@ def quantize_model(
     if others and calibration is None:
         raise InputError(call, "other_ranges are for activations", "Give calibration samples")
     kept = _first_names(call, before.model, "keep", keep)
+    check_bits(call, bits, scheme, None)
     if isinstance(bits, Mapping):
-        check_bits(call, bits, scheme, None)
         named = _first_names(call, before.model, "bits", bits)
         kept |= {name for name, layer in before.model.named_modules() if isinstance(layer, _NAMED)} - named
     judged = judge_calibration(call, before, calibration, reference) if calibration is not None else ()
