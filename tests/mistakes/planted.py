@@ -50,6 +50,21 @@ PLANTED: tuple[Planted, ...] = (
         "return True",
         "shrink/test_two_traces.py::test_what_is_masked_is_no_memory_that_others_read",
     ),
+    # the diagnosis
+    Planted(
+        "a float layer between integers is left to the runtime",
+        "ship/to_onnx.py",
+        "return node.input[1] in constants and node.input[1] not in plan.weights",
+        "return False",
+        "ship/test_to_onnx.py::test_a_layer_that_stays_float_between_integers_is_not_rounded_by_the_runtime",
+    ),
+    Planted(
+        "a channel's own scale counts as noise",
+        "measure/side_by_side.py",
+        "np.divide(xy * xy, yy, out=np.zeros_like(yy), where=yy > 0)",
+        "2 * xy - yy",
+        "measure/test_side_by_side.py::test_the_ratio_of_a_layer_is_that_of_its_rounded_output",
+    ),
     # removing weights
     Planted(
         "the largest weights are pruned",
@@ -167,8 +182,8 @@ PLANTED: tuple[Planted, ...] = (
     Planted(
         "a network that came out wrong is not looked at",
         "shrink/surgery.py",
-        "if not off <= _TOLERANCE",
-        "if off < 0 * _TOLERANCE",
+        ", off, _EQUAL[wide], _TOLERANCE[wide])",
+        ", lambda tried: 0.0, _EQUAL[wide], _TOLERANCE[wide])",
         "shrink/test_shrink_fences.py::test_what_counts_channels_keeps_them",
     ),
     Planted(
@@ -293,16 +308,16 @@ PLANTED: tuple[Planted, ...] = (
     ),
     Planted(
         "a calibrated range does not hold zero",
-        "quantize/values.py",
-        "lows: dict[str, float] = dict.fromkeys(names, 0.0)",
-        'lows: dict[str, float] = dict.fromkeys(names, float("inf"))',
+        "quantize/ranges.py",
+        "self.low, self.high = 0.0, 0.0",
+        'self.low, self.high = float("inf"), 0.0',
         "quantize/test_values.py::test_the_range_is_widened_to_hold_zero",
     ),
     Planted(
         "only the last calibration batch counts",
-        "quantize/values.py",
-        "min(lows[name], float(fed[name].min()))",
-        "float(fed[name].min())",
+        "quantize/ranges.py",
+        "min(self.low, low), max(self.high, high)",
+        "min(0.0, low), max(self.high, high)",
         "quantize/test_values.py::test_scale_and_zero_point_come_from_all_the_samples",
     ),
     Planted(
@@ -365,9 +380,9 @@ PLANTED: tuple[Planted, ...] = (
     # the files
     Planted(
         "a bias has the scale of the weight alone",
-        "ship/to_onnx.py",
-        "np.float32(plan.values[node.input[0]].scale) * scale",
-        "scale",
+        "quantize/bias.py",
+        "np.float32(x.scale) * (own",
+        "(own",
         "ship/test_to_onnx.py::test_a_bias_has_the_product_of_the_scales_of_input_and_weight",
     ),
     Planted(
@@ -604,8 +619,8 @@ PLANTED: tuple[Planted, ...] = (
     Planted(
         "the latency ratio is upside down",
         "measure/latency.py",
-        "[y / x for x, y in",
-        "[x / y for x, y in",
+        "_latency(now, [y / x for x, y in",
+        "_latency(now, [x / y for x, y in",
         "measure/test_latency.py::test_it_is_the_candidate_over_the_baseline",
     ),
     Planted(
