@@ -27,6 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_it_runs_as_it_stands(folder: Path) -> None:
     printed = json.loads((folder / "printed.json").read_text())
     assert printed == json.loads((folder / "runs" / "task" / "receipt.json").read_text())
@@ -36,6 +37,7 @@ def test_it_runs_as_it_stands(folder: Path) -> None:
         assert path.stat().st_size == candidate["artifact"]["bytes"]
 
 
+@pytest.mark.slow
 def test_it_can_be_verified(folder: Path) -> None:
     done = tinypress(folder, "verify", "runs/task", "--task", "task.py", "--json")
     assert done.returncode == 0, done.stdout

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from tests.huggingface.tiny_folder import change_config, write_folder
 
+from huggingface.tiny_folder import change_config, write_folder
 from tinypress.errors import ArtifactError, MissingExtra, ModelError
 from tinypress.huggingface import read_pretrained
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import transformers
-from tests.huggingface.tiny_folder import write_folder
 
+from huggingface.tiny_folder import write_folder
 from tinypress.cli.found import task_of
 from tinypress.cli.new import new
 from tinypress.errors import TaskError

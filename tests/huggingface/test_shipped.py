@@ -14,9 +14,9 @@ import pytest
 import safetensors.torch
 import torch
 import transformers
-from tests.huggingface.tiny_folder import change_config, write_folder
 from torch import Tensor, nn
 
+from huggingface.tiny_folder import change_config, write_folder
 from tinypress.errors import ArtifactError, TaskError
 from tinypress.huggingface import Pretrained, read_pretrained, read_shipped
 from tinypress.press.compare import BASELINE
@@ -106,7 +106,7 @@ CHILD = """
 import sys
 from pathlib import Path
 import safetensors.torch, torch, transformers
-from tests.huggingface.test_shipped import First
+from huggingface.test_shipped import First
 from tinypress import read_shipped
 torch.set_num_threads(1)
 transformers.utils.logging.disable_progress_bar()

@@ -61,6 +61,7 @@ def test_the_ratio_of_a_layer_is_that_of_its_rounded_output():
     assert 20 < found["4"].snr_db < 60
 
 
+@pytest.mark.slow
 def test_a_channel_scaled_by_a_power_of_two_is_the_same_channel():
     model = network()
     moved = copy.deepcopy(model)
@@ -96,6 +97,7 @@ def test_clipping_and_unused_range_are_those_of_the_plan():
     assert as_it_is["4"].clipped is None  # the output of the network stays float
 
 
+@pytest.mark.slow
 def test_the_widest_channel_is_named():
     model = network()
     with torch.no_grad():

@@ -871,7 +871,7 @@ PLANTED: tuple[Planted, ...] = (
         "ship/equal.py",
         "allowed = 0 if exact else",
         "allowed = steps.size if exact else",
-        "ship/test_equal.py::test_a_planted_zero_point_stops_the_shipment_and_names_the_layer",
+        "ship/test_equal_allows.py",
     ),
     # balance
     Planted(

@@ -64,7 +64,10 @@ def run(out: Path, kill_at: int, how: str) -> int:
     return done.returncode
 
 
-@pytest.mark.parametrize(("seed", "times"), [(0, 2), pytest.param(1, 5, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("seed", "times"),
+    [pytest.param(0, 2, marks=pytest.mark.slow), pytest.param(1, 5, marks=pytest.mark.slow)],
+)
 def test_killed_at_random_steps(seed: int, times: int, tmp_path: Path) -> None:
     out, whole = tmp_path / "killed", tmp_path / "whole"
     draw, taken, kills = random.Random(seed), 0, 0

@@ -198,6 +198,7 @@ class Shallow(nn.Module):
         return found
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_a_network_is_left_out_of_its_comparison_aloud(tmp_path: Path) -> None:
     def split(count: int, seed: int) -> Split:
         x = torch.randn(count, 6, 8, generator=torch.Generator().manual_seed(seed))

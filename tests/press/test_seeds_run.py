@@ -9,8 +9,8 @@ from statistics import mean, stdev
 
 import jsonschema
 import pytest
-from tests.press.small import small_task
 
+from press.small import small_task
 from tinypress.errors import InputError, RunError, TaskError
 from tinypress.files import write_json
 from tinypress.press.compare import BASELINE

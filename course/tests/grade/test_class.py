@@ -61,6 +61,7 @@ def impatient(folder):
     return str(path)
 
 
+@pytest.mark.slow
 def test_a_class_is_graded(tito, tmp_path, rubric, instead, sandbox, capsys, monkeypatch):
     monkeypatch.setattr(grading, "own_code", lambda: "the same")  # whoever edits it meanwhile
     opened = contextlib.nullcontext(sandbox)  # opened once for all tests

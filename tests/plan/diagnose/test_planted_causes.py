@@ -54,6 +54,7 @@ def mended(task: Task, out: Path) -> Diagnosis:
     return found
 
 
+@pytest.mark.slow
 def test_calibration_on_raw_data_is_found_first(tmp_path: Path) -> None:
     found = mended(planted.with_raw_calibration_data(), tmp_path / "run")
     assert found.cause == "calibration data"
