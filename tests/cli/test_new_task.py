@@ -17,10 +17,18 @@ def tinypress(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the task file as it is written."""
     folder = tmp_path_factory.mktemp("own")
     done = tinypress(folder, "new", "task.py")
     assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(own: Path) -> Path:
+    """The same after a comparison, which takes a minute."""
+    folder = own
     done = tinypress(folder, "compare", "task.py", "--json")
     assert done.returncode == 0, done.stderr
     (folder / "printed.json").write_text(done.stdout)
@@ -52,24 +60,24 @@ def test_the_run_replays_from_its_recipe(folder: Path) -> None:
         assert (folder / "again" / "artifacts" / path.name).read_bytes() == path.read_bytes(), path.name
 
 
-def test_an_artifact_is_measured_by_itself(folder: Path) -> None:
-    done = tinypress(folder, "measure", "task.py", "--json")
+def test_an_artifact_is_measured_by_itself(own: Path) -> None:
+    done = tinypress(own, "measure", "task.py", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)
 
 
-def test_the_file_is_not_written_over(folder: Path) -> None:
-    before = (folder / "task.py").read_bytes()
-    done = tinypress(folder, "new", "task.py")
+def test_the_file_is_not_written_over(own: Path) -> None:
+    before = (own / "task.py").read_bytes()
+    done = tinypress(own, "new", "task.py")
     assert done.returncode == 2
     assert "exists" in done.stderr
-    assert (folder / "task.py").read_bytes() == before
+    assert (own / "task.py").read_bytes() == before
 
 
 @pytest.mark.parametrize(
-    "command", ["demo", "tasks", "new", "measure", "compare", "press", "verify", "report"]
+    "command", ["demo", "tasks", "new", "measure", "compare", "press", "verify", "diagnose", "report"]
 )
-def test_every_command_has_help(folder: Path, command: str) -> None:
-    done = tinypress(folder, command, "--help")
+def test_every_command_has_help(own: Path, command: str) -> None:
+    done = tinypress(own, command, "--help")
     assert done.returncode == 0
     assert "Usage" in done.stdout
