@@ -95,12 +95,17 @@ def write_artifact(
         return
     for place, data in zip(paths[1:], beside.values(), strict=True):
         write_bytes(place, data)
+    write_network(path, shipment, compressed, task)
+    folder.note_artifact(name, paths)
+
+
+def write_network(path: Path, shipment: Shipment, compressed: Compressed, task: Task) -> None:
+    """Write the network's own file, an ONNX file after its integers were compared with the reference."""
     if shipment == "onnx":
         some = task.validation.take(slice(0, MOST_SAMPLES)).inputs
         write_onnx(path, compressed, task.example_inputs, check=some, free_length=task.free_length)
     else:
         write_archive(path, compressed)
-    folder.note_artifact(name, paths)
 
 
 def files_beside(run: Path, names: tuple[str, ...]) -> tuple[File, ...]:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
@@ -15,6 +14,7 @@ from tinypress.diagnosis import Diagnosis, Trial
 from tinypress.files import write_bytes
 from tinypress.report import words
 from tinypress.report.svg import SENTINELS, inline_svg
+from tinypress.report.templates import templates
 
 _ROW = 26.0
 _FONT = 12.0
@@ -31,13 +31,7 @@ def write_diagnosis_page(diagnosis: Diagnosis, path: Path) -> None:
 
 def render_diagnosis_page(diagnosis: Diagnosis) -> str:
     """The page of ``diagnosis`` as HTML text."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates()
     after = {layer.layer: layer for layer in diagnosis.layers_after}
     return environment.get_template("diagnosis.html").render(
         d=diagnosis,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from tinypress.files import write_bytes
@@ -18,6 +17,7 @@ from tinypress.report.chart import fallen
 from tinypress.report.pairs import HEIGHT, WIDTH, overlay, pair_layers
 from tinypress.report.plots import bytes_chart, latency_chart, page_svg
 from tinypress.report.table import shape_change
+from tinypress.report.templates import templates
 
 
 def write_page(receipt: Receipt, path: Path) -> None:
@@ -31,13 +31,7 @@ def write_page(receipt: Receipt, path: Path) -> None:
 
 def render_page(receipt: Receipt) -> str:
     """The page of ``receipt`` as HTML text."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates()
     environment.globals.update(
         words=words, sentences=sentences, overlay=overlay, shape_change=shape_change, box=(WIDTH, HEIGHT)
     )

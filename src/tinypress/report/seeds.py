@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from tinypress.files import write_bytes
 from tinypress.report import words
+from tinypress.report.templates import templates
 from tinypress.summary import MeanDrop, SeedPair, SeedRow, SeedSummary
 
 _STYLE = {"within": "green", "better": "green", "beyond": "red", "worse": "red", "cannot tell": "yellow"}
@@ -77,13 +77,7 @@ def write_seeds_page(summary: SeedSummary, path: Path) -> None:
     Raises:
         RunError: the file cannot be written.
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates()
     text = environment.get_template("seeds.html").render(
         summary=summary,
         words=words,

@@ -21,13 +21,13 @@ from torch import Tensor
 from tinypress.errors import ArtifactError, DataError, InputError, ModelError
 from tinypress.facts import Note, QuantizedWeight, QuantPlan
 from tinypress.files import write_bytes
+from tinypress.quantize.fused import PRODUCTS
 from tinypress.quantize.layer import quantize_weight
 from tinypress.quantize.rows import Grid
 from tinypress.quantize.values import calibrate
 from tinypress.ship.to_onnx import with_integers
 from tinypress.task import Split
 
-_PRODUCTS = ("Conv", "Gemm", "MatMul")
 _GRID = Grid(8, "symmetric")
 _OLDEST = 13  # the first opset whose DequantizeLinear has a scale a channel
 _DTYPES = {
@@ -172,7 +172,7 @@ def _weights(call: str, proto: onnx.ModelProto) -> tuple[dict[str, QuantizedWeig
             readers[name] = readers.get(name, 0) + 1
     notes = []
     for node in proto.graph.node:
-        if node.op_type not in _PRODUCTS:
+        if node.op_type not in PRODUCTS:
             continue
         tensor = stored.get(node.input[1])
         reason = _left_float(node, tensor, readers)

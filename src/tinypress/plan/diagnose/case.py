@@ -7,21 +7,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinypress.archive import write_archive
 from tinypress.facts import Compressed
 from tinypress.measure.quality import Evaluation, NamedMetric, evaluate
 from tinypress.press.carry_out import carry_out
 from tinypress.press.recipe import Recipe, Shipment, check_order
 from tinypress.press.run_folder import RunFolder
+from tinypress.press.shipped import SUFFIX, write_network
 from tinypress.press.step import Step
 from tinypress.press.steps import Bench, check_task
 from tinypress.press.threads import torch_threads
 from tinypress.runtimes.archive import open_archive
 from tinypress.runtimes.onnx import open_onnx
-from tinypress.ship import write_onnx
 from tinypress.task import Task
-
-SUFFIX: dict[Shipment, str] = {"onnx": ".onnx", "archive": ".safetensors"}
 
 
 @dataclass(frozen=True)
@@ -79,10 +76,7 @@ def attempt(case: Case, steps: Sequence[Step], name: str = "try") -> Attempt:
     start = time.perf_counter()
     compressed = network_after(case, steps)
     path = case.folder.artifacts / f"{name}{SUFFIX[case.shipment]}"
-    if case.shipment == "onnx":
-        write_onnx(path, compressed, case.task.example_inputs)
-    else:
-        write_archive(path, compressed)
+    write_network(path, case.shipment, compressed, case.task)
     answered = run_on_validation(case, path)
     return Attempt(tuple(steps), compressed, path, answered, time.perf_counter() - start)
 
