@@ -193,6 +193,7 @@ class Receipt(Fact):
     higher_is_better: bool
     machine: Machine
     seed: int
+    trained_on: str = "cpu"
     tolerance: Tolerance
     candidates: tuple[Candidate, ...] = Field(min_length=1)
     pareto: tuple[str, ...]

@@ -42,6 +42,12 @@ Threads = Annotated[
     typer.Option(help="Threads of training \\[default: 1]; results depend on it to the last bit.", min=1),
 ]
 LatencyThreads = Annotated[int, typer.Option(help="Threads of the runtime while latency is measured.", min=1)]
+Device = Annotated[
+    str,
+    typer.Option(
+        help="Where torch trains: cpu, or cuda where there is a GPU. All is measured on the processor."
+    ),
+]
 Tolerance = Annotated[
     float | None,
     typer.Option(

@@ -6,6 +6,7 @@ is damaged or of something else is made again.
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ def ask_teacher(
     *,
     cache: Path | None = None,
     batch_size: int = 512,
+    device: torch.device | None = None,
 ) -> tuple[Tensor, ...]:
     """The teacher's outputs [N, ...] for all samples, then those of its ``layers``, in evaluation mode.
 
@@ -32,12 +34,15 @@ def ask_teacher(
 
     Args:
         cache: folder that keeps the answers; by default they are not kept.
+        device: what answers, by default the device that the teacher is on. The answers are where ``inputs`` are.
 
     Raises:
         InputError: there is no such layer.
         ModelError: a layer does not run exactly once in a forward pass, or gives nothing a sample.
         RunError: the folder cannot be written.
     """
+    if device is not None and _device_of(teacher, inputs) != device:
+        teacher = copy.deepcopy(teacher).to(device)
     if cache is None:
         return _ask(teacher, inputs, layers, batch_size)
     key = _key(teacher, inputs, layers, batch_size)
@@ -55,8 +60,7 @@ def _ask(
     teacher: nn.Module, inputs: tuple[Tensor, ...], layers: Sequence[str], batch_size: int
 ) -> tuple[Tensor, ...]:
     call = f"ask_teacher({type(teacher).__name__}, {len(inputs[0])} samples)"
-    first = next(teacher.parameters(), None)
-    device = inputs[0].device if first is None else first.device
+    device = _device_of(teacher, inputs)
     modes = [(module, module.training) for module in teacher.modules()]
     teacher.eval()
     rows: list[tuple[Tensor, ...]] = []
@@ -90,7 +94,15 @@ def _key(teacher: nn.Module, inputs: tuple[Tensor, ...], layers: Sequence[str], 
         "batch_size": batch_size,
         "torch": f"{torch.__version__}, {torch.get_num_threads()} threads",
     }
-    return hash_of(facts, tensors)
+    device = _device_of(teacher, inputs).type
+    if device != "cpu":
+        facts["device"] = device
+    return hash_of(facts, {name: x.cpu() for name, x in tensors.items()})
+
+
+def _device_of(teacher: nn.Module, inputs: tuple[Tensor, ...]) -> torch.device:
+    first = next(teacher.parameters(), None)
+    return inputs[0].device if first is None else first.device
 
 
 def _source(kind: type) -> str:

@@ -38,6 +38,7 @@ from tinypress.press.threads import torch_threads
 from tinypress.receipt import Candidate, Finding, Machine, Receipt, Tolerance
 from tinypress.task import Task
 from tinypress.train.loop import Progress, silent
+from tinypress.train.processes import Processes, one_process
 
 
 def press(
@@ -49,6 +50,7 @@ def press(
     seed: int = 0,
     threads: int = 1,
     latency_threads: int = 1,
+    device: str = "cpu",
     tolerance: float | None = None,
     fresh: bool = False,
     skip_inapplicable: bool = False,
@@ -58,6 +60,8 @@ def press(
 
     Args:
         threads: of training and calibration; results depend on it to the last bit.
+        device: where torch trains and teachers answer: 'cpu', or 'cuda' where there is a GPU, which does not give the
+            same bits twice. What ships is measured on the processor in any case.
         tolerance: acceptable loss in quality; by default the task's.
         fresh: start over where ``out`` holds an earlier run; otherwise that run is continued.
         skip_inapplicable: leave out recipes whose technique refuses this network, with a finding that says why.
@@ -70,7 +74,9 @@ def press(
     numbers = {"seed": seed, "threads": threads, "latency_threads": latency_threads}
     check_arguments(task, recipes, out, numbers, tolerance)
     metric = metric_of(task)
-    bench = Bench(task, engine if engine is not None else Engine(), seed, progress)
+    bench = Bench(
+        task, engine if engine is not None else Engine(), seed, progress, processes=_processes(device)
+    )
     tolerance = task.tolerance if tolerance is None else tolerance
     check_recipes(task, recipes, [name for recipe in recipes for name, _ in shipments(recipe)])
     for recipe in recipes:
@@ -91,6 +97,8 @@ def press(
         "tolerance": tolerance,
         "recipes": [recipe.model_dump(mode="json") for recipe in recipes],
     }
+    if bench.processes is not None:
+        identity["device"] = device
     if beside is not None:
         identity["companions"] = {name: sha256(data) for name, data in beside.files.items()}
     with torch_threads(threads), open_run(out, identity, fresh=fresh) as folder:
@@ -110,6 +118,7 @@ def press(
             higher_is_better=metric.higher_is_better,
             machine=machine(threads),
             seed=seed,
+            trained_on=device,
             tolerance=Tolerance(value=tolerance, unit=metric.unit),
             candidates=candidates,
             pareto=pareto(candidates, metric.higher_is_better),
@@ -123,6 +132,11 @@ def press(
         ).sealed()
         write_json(folder.receipt_path, receipt.model_dump(mode="json"))
         return receipt
+
+
+def _processes(device: str) -> Processes | None:
+    """Who trains on ``device``; none for the processor, where every network is already."""
+    return None if device == "cpu" else one_process(device)
 
 
 def _make_all(folder: RunFolder, recipes: Sequence[Recipe], bench: Bench) -> list[Shipped]:

@@ -42,18 +42,20 @@ from tinypress.shrink.keep import check_paths
 from tinypress.task import Split, Task
 from tinypress.train.checkpoint import Checkpoint
 from tinypress.train.loop import Progress, Schedule, fit, silent, supervised
+from tinypress.train.processes import Processes
 from tinypress.train.recovery import task_schedule
 
 
 @dataclass(frozen=True)
 class Bench:
-    """What every step works with: the task, the engine, the seed, who watches, and where a training is kept."""
+    """What every step works with: the task, the engine, the seed, who watches, where a training is kept and done."""
 
     task: Task
     engine: Engine
     seed: int
     progress: Progress = silent
     checkpoint: Checkpoint | None = None
+    processes: Processes | None = None
 
 
 def check_task(bench: Bench, recipe: Recipe) -> None:
@@ -104,7 +106,9 @@ def apply_step(step: Step, before: Compressed, bench: Bench, *, from_scratch: bo
             after = _join(before, after, pruned=before.pruned | after.pruned)
         case Gradual():
             schedule = _schedule(step.epochs, bench, from_scratch)
-            after = zeroed_gradually(step, before, bench.task, schedule, bench.checkpoint, bench.progress)
+            after = zeroed_gradually(
+                step, before, bench.task, schedule, bench.checkpoint, bench.processes, bench.progress
+            )
         case Shrink():
             after = _shrink(step.ratio, step.importance, before, bench)
         case Structured():
@@ -122,7 +126,8 @@ def apply_step(step: Step, before: Compressed, bench: Bench, *, from_scratch: bo
         case Distill():
             after = _distill(step, before, bench, from_scratch)
         case Qat():
-            course = Course(_schedule(step.epochs, bench, from_scratch), bench.checkpoint, bench.progress)
+            schedule = _schedule(step.epochs, bench, from_scratch)
+            course = Course(schedule, bench.checkpoint, bench.processes, bench.progress)
             after = trained_quantized(step, before, bench.task, bench.engine.loss, course)
         case Quantize():
             after = _quantize(step, before, bench)
@@ -214,6 +219,7 @@ def _recover(step: Recover, before: Compressed, bench: Bench, from_scratch: bool
         _schedule(step.epochs, bench, from_scratch),
         after_step=lambda model: keep_zeros(model, before.pruned),
         checkpoint=bench.checkpoint,
+        processes=bench.processes,
         progress=bench.progress,
         what="recovering" if not from_scratch else "training from scratch",
     )
@@ -238,6 +244,7 @@ def _distill(step: Distill, before: Compressed, bench: Bench, from_scratch: bool
         after_step=lambda model: keep_zeros(model, before.pruned),
         cache=None if bench.checkpoint is None or step.loss == "labels" else bench.checkpoint.path.parent,
         checkpoint=bench.checkpoint,
+        processes=bench.processes,
         progress=bench.progress,
     )
 

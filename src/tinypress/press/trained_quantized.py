@@ -21,16 +21,18 @@ from tinypress.quantize import (
 from tinypress.task import Task
 from tinypress.train.checkpoint import Checkpoint
 from tinypress.train.loop import Progress, Schedule, supervised
+from tinypress.train.processes import Processes
 
 _SAMPLES = 256  # by which the activations' steps begin
 
 
 @dataclass(frozen=True)
 class Course:
-    """How long and how fast the step trains, where its state is kept, and who watches."""
+    """How long and how fast the step trains, where its state is kept, on what it is done, and who watches."""
 
     schedule: Schedule
     checkpoint: Checkpoint | None
+    processes: Processes | None
     progress: Progress
 
 
@@ -63,6 +65,7 @@ def trained_quantized(
             calibration=calibration,
             schedule=course.schedule,
             checkpoint=course.checkpoint,
+            processes=course.processes,
             progress=course.progress,
         )
     ready = prepare_training(before, calibration, task.example_inputs, how)
@@ -75,6 +78,7 @@ def trained_quantized(
         schedule=course.schedule,
         hooks=training_hooks(ready, how),
         checkpoint=course.checkpoint,
+        processes=course.processes,
         progress=course.progress,
     )
     return finish_training(taught)

@@ -17,6 +17,7 @@ from tinypress.prune.model import check_pruning
 from tinypress.task import Task
 from tinypress.train.checkpoint import Checkpoint
 from tinypress.train.loop import Progress, Schedule, supervised
+from tinypress.train.processes import Processes
 
 
 def check_score(call: str, step: Magnitude, score: Score) -> None:
@@ -51,6 +52,7 @@ def zeroed_gradually(
     task: Task,
     schedule: Schedule,
     checkpoint: Checkpoint | None,
+    processes: Processes | None,
     progress: Progress,
 ) -> Compressed:
     """The network after a training in which its sparsity grew."""
@@ -68,5 +70,6 @@ def zeroed_gradually(
         scope=step.scope,
         allocation=step.allocation,
         checkpoint=checkpoint,
+        processes=processes,
         progress=progress,
     )

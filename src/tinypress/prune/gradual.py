@@ -19,6 +19,7 @@ from tinypress.task import Split
 from tinypress.train.checkpoint import Checkpoint
 from tinypress.train.hooks import Hook, MakeHook
 from tinypress.train.loop import Objective, Progress, Schedule, fit, silent
+from tinypress.train.processes import Processes
 
 
 def cubic_sparsity(step: int, begin: int, end: int, initial: float, final: float) -> float:
@@ -108,6 +109,7 @@ def prune_gradually(
     scope: Literal["global", "layer"] = "global",
     allocation: Allocation | None = None,
     checkpoint: Checkpoint | None = None,
+    processes: Processes | None = None,
     progress: Progress = silent,
 ) -> Compressed:
     """Train a copy of ``network`` by ``fit`` while ``gradual_pruning`` brings it to ``sparsity``.
@@ -134,6 +136,7 @@ def prune_gradually(
         after_step=lambda model: keep_zeros(model, before.pruned),
         hooks=[gradual_pruning(sparsity, end=end, every=every, scope=scope, allocation=allocation)],
         checkpoint=checkpoint,
+        processes=processes,
         progress=progress,
         what="pruning gradually",
     )

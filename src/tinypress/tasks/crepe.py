@@ -140,7 +140,7 @@ def blurred_bins(cents: Tensor) -> Tensor:
 
     Reference: Kim et al. 2018, equation 4.
     """
-    distance = bin_cents() - cents.double().unsqueeze(1)
+    distance = bin_cents().to(cents.device) - cents.double().unsqueeze(1)
     return torch.exp(-distance.square() / (2 * BLUR_CENTS**2)).float()
 
 

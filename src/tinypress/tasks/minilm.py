@@ -93,7 +93,7 @@ def own_word_loss(embeddings: Tensor, words: Tensor) -> Tensor:
     (Henderson et al. 2017, arXiv:1705.00652, §4.4).
     """
     near = _SHARPNESS * functional.normalize(embeddings) @ functional.normalize(words).T
-    return functional.cross_entropy(near, torch.arange(len(near)))
+    return functional.cross_entropy(near, torch.arange(len(near), device=near.device))
 
 
 def load(seed: int = 0, progress: Progress = silent) -> Task:

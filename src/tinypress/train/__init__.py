@@ -4,7 +4,7 @@ from tinypress.train.batchnorm import reestimate_batch_norm
 from tinypress.train.checkpoint import Checkpoint
 from tinypress.train.hooks import Hook, MakeHook
 from tinypress.train.loop import Fitted, Objective, Schedule, fit, mean_objective, supervised
-from tinypress.train.processes import Processes, accelerated
+from tinypress.train.processes import Processes, accelerated, one_process
 from tinypress.train.progress import Progress, silent, with_time_left
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "accelerated",
     "fit",
     "mean_objective",
+    "one_process",
     "reestimate_batch_norm",
     "silent",
     "supervised",

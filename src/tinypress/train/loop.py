@@ -25,7 +25,7 @@ from tinypress.train.checkpoint import (
 )
 from tinypress.train.hooks import MakeHook, keeping
 from tinypress.train.objective import Objective, evaluate, mean_objective, on_device, supervised
-from tinypress.train.processes import Processes, add_gradients, average_buffers
+from tinypress.train.processes import Processes, add_gradients, average_buffers, one_process
 from tinypress.train.progress import Progress, silent
 from tinypress.train.schedule import Schedule, check_schedule, make_optimizer, next_rate
 from tinypress.train.sealed import hash_of
@@ -68,7 +68,8 @@ def fit(
         after_step: given the network, returns what is called after every optimizer step (keeping zeros zero).
         hooks: called around every optimizer step; they are made from the network before the first.
         checkpoint: where the state is kept while training goes on.
-        processes: the processes that train together; by default this one alone, on the device of ``model``.
+        processes: the processes that train together; by default this one alone, on the device of ``model``. The network
+            that comes back is on that device in any case.
         taken: steps of the schedule that ``model`` has behind it: they are left out, with their data and rates.
 
     Raises:
@@ -85,15 +86,18 @@ def fit(
     facts = (
         {}
         if checkpoint is None
-        else _facts(model, train, validation, schedule, f"{what} {checkpoint.key} {taken or ''}".strip())
+        else _facts(
+            model, train, validation, schedule, f"{what} {checkpoint.key} {taken or ''}".strip(), processes
+        )
     )
     model = copy.deepcopy(model)
+    home = next((p.device for p in model.parameters()), None)
     if processes is not None:
         model = model.to(processes.device)
     parameters = [p for p in model.parameters() if p.requires_grad]
     if not parameters:
         raise ModelError(call, "no parameter requires a gradient", "Unfreeze at least one")
-    together = processes if processes is not None else _alone(parameters[0].device)
+    together = processes if processes is not None else one_process(parameters[0].device)
     # a last batch of one sample would break batch norm in training
     batches = max(1, math.ceil(len(train) / schedule.batch_size) - (len(train) % schedule.batch_size == 1))
     total = schedule.epochs * batches
@@ -142,7 +146,7 @@ def fit(
             state.order, state.epoch, state.batch = order.get_state(), state.epoch + 1, 0
         saver.save(True)
     model.load_state_dict(state.best_state)
-    model.eval()
+    model.to(home).eval()
     return Fitted(model, state.best_epoch, state.epoch - 1, (state.epoch - 1) * batches - taken)
 
 
@@ -221,12 +225,13 @@ def _advance(moving: Moving, schedule: Schedule, step: int, total: int) -> None:
     group["lr"] = next_rate(schedule, group["lr"], step, total)
 
 
-def _alone(device: torch.device) -> Processes:
-    return Processes(0, 1, device, lambda x: x, lambda x: x.unsqueeze(0), lambda: None)
-
-
 def _facts(
-    model: nn.Module, train: Split, validation: Split, schedule: Schedule, work: str
+    model: nn.Module,
+    train: Split,
+    validation: Split,
+    schedule: Schedule,
+    work: str,
+    processes: Processes | None,
 ) -> dict[str, str]:
     """What tells this training from any other, each part a hash."""
     data: dict[str, Tensor] = {}
@@ -237,5 +242,10 @@ def _facts(
         "data": hash_of({}, data),
         "schedule": sha256(canonical(asdict(schedule))),
         "work": work,
-        "torch": f"{torch.__version__}, {torch.get_num_threads()} threads",
+        "torch": f"{torch.__version__}, {torch.get_num_threads()} threads{_elsewhere(processes)}",
     }
+
+
+def _elsewhere(processes: Processes | None) -> str:
+    """Where the training is not done on the processor."""
+    return "" if processes is None or processes.device.type == "cpu" else f", {processes.device.type}"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from tinypress.errors import MissingExtra
+from tinypress.errors import InputError, MissingExtra
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,26 @@ def accelerated(*, cpu: bool = False) -> Processes:
         gather,
         accelerator.wait_for_everyone,
     )
+
+
+def one_process(device: torch.device | str) -> Processes:
+    """This process by itself, on ``device``: what trains on one GPU.
+
+    Raises:
+        InputError: torch knows no such device, or does not see it on this machine.
+    """
+    call = f"one_process({str(device)!r})"
+    try:
+        wanted = torch.device(device)
+        torch.empty(1, device=wanted)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(
+            call, f"torch cannot use it here ({reason})", "Give 'cpu', or 'cuda' where torch sees a GPU"
+        ) from error
+    if wanted.type == "meta":
+        raise InputError(call, "it holds no values", "Give 'cpu', or 'cuda' where torch sees a GPU")
+    return Processes(0, 1, wanted, lambda x: x, lambda x: x.unsqueeze(0), lambda: None)
 
 
 def add_gradients(parameters: Sequence[nn.Parameter], processes: Processes) -> None:
