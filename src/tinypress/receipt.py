@@ -183,7 +183,10 @@ class Candidate(Fact):
 
 
 class Receipt(Fact):
-    """Everything that was measured in one run. ``checksum`` is of the canonical form of all the rest."""
+    """Everything that was measured in one run. ``checksum`` is of the canonical form of all the rest.
+
+    ``max_bytes`` is the limit that the chosen file was asked to meet.
+    """
 
     format: Literal[1] = 1
     tinypress: str
@@ -195,6 +198,7 @@ class Receipt(Fact):
     seed: int
     trained_on: str = "cpu"
     tolerance: Tolerance
+    max_bytes: int | None = None
     candidates: tuple[Candidate, ...] = Field(min_length=1)
     pareto: tuple[str, ...]
     chosen: str

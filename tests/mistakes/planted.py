@@ -702,6 +702,20 @@ PLANTED: tuple[Planted, ...] = (
         "press/test_choose.py::test_a_control_is_never_chosen_nor_on_the_front",
     ),
     Planted(
+        "integers are compared with the floats of another network",
+        "press/choose.py",
+        "twins = [other for other in fits if other is not candidate and list(other.recipe) == steps]",
+        "twins = [other for other in fits if other is not candidate]",
+        "press/test_slower_integers.py::test_they_are_compared_with_the_same_network_only",
+    ),
+    Planted(
+        "integers are passed over inside the interval of the floats' time",
+        "press/choose.py",
+        "one.latency_ms.ratio_to_baseline.high",
+        "one.latency_ms.ratio_to_baseline.low",
+        "press/test_slower_integers.py::test_they_are_compared_with_the_same_network_only",
+    ),
+    Planted(
         "the checksum is not compared",
         "press/verify.py",
         "if receipt.computed_checksum() != receipt.checksum:",

@@ -13,6 +13,7 @@ from tinypress.cli.options import (
     Data,
     Fresh,
     LatencyThreads,
+    MaxBytes,
     Out,
     Seed,
     Seeds,
@@ -35,7 +36,7 @@ def demo(
     as_json: AsJson = False,
 ) -> int:
     """Press the built-in [bold]watch[/] network in every way and show the receipt."""
-    return compare("watch", None, out, seed, threads, 1, None, fresh, None, as_json)
+    return compare("watch", None, out, seed, threads, 1, None, None, fresh, None, as_json)
 
 
 def compare(
@@ -46,6 +47,7 @@ def compare(
     threads: Threads = None,
     latency_threads: LatencyThreads = 1,
     tolerance: Tolerance = None,
+    max_bytes: MaxBytes = None,
     fresh: Fresh = False,
     seeds: Seeds = None,
     as_json: AsJson = False,
@@ -69,6 +71,7 @@ def compare(
                 threads=count,
                 latency_threads=latency_threads,
                 tolerance=tolerance,
+                max_bytes=max_bytes,
                 fresh=fresh,
                 skip_inapplicable=True,
                 progress=progress,
@@ -81,6 +84,7 @@ def compare(
             threads=count,
             latency_threads=latency_threads,
             tolerance=tolerance,
+            max_bytes=max_bytes,
             fresh=fresh,
             progress=progress,
         )

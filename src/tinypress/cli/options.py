@@ -54,6 +54,14 @@ Tolerance = Annotated[
         help="Acceptable loss in quality: points, or the metric's unit \\[default: the task's].", min=0
     ),
 ]
+MaxBytes = Annotated[
+    int | None,
+    typer.Option(
+        help="What the chosen file may have at most, with all that ships beside it; without it integers that are "
+        "slower than the float file of the same network are passed over.",
+        min=1,
+    ),
+]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start over where the folder holds an earlier run.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output and nothing else there.")]
 

@@ -14,6 +14,7 @@ from tinypress.cli.options import (
     Device,
     Fresh,
     LatencyThreads,
+    MaxBytes,
     Out,
     Seeds,
     TaskSpec,
@@ -65,6 +66,7 @@ def press(
     latency_threads: LatencyThreads = 1,
     device: Device = "cpu",
     tolerance: Tolerance = None,
+    max_bytes: MaxBytes = None,
     fresh: Fresh = False,
     seeds: Seeds = None,
     as_json: AsJson = False,
@@ -81,6 +83,7 @@ def press(
         done = _INT8.name if recipe is None else recipe.stem
         folder = out if out is not None else Path("runs") / f"{found.name}-{done}{'-seeds' if seeds else ''}"
         tolerance = tolerance if tolerance is not None else file.tolerance
+        max_bytes = max_bytes if max_bytes is not None else file.max_bytes
         if seeds is not None:
             summary = press_with_seeds(
                 found,
@@ -92,6 +95,7 @@ def press(
                 latency_threads=latency_threads,
                 device=device,
                 tolerance=tolerance,
+                max_bytes=max_bytes,
                 fresh=fresh,
                 progress=progress,
             )
@@ -105,6 +109,7 @@ def press(
             latency_threads=latency_threads,
             device=device,
             tolerance=tolerance,
+            max_bytes=max_bytes,
             fresh=fresh,
             progress=progress,
         )

@@ -112,6 +112,7 @@ def compare_compression_techniques(
     threads: int = 1,
     latency_threads: int = 1,
     tolerance: float | None = None,
+    max_bytes: int | None = None,
     fresh: bool = False,
     progress: Progress = silent,
 ) -> Receipt:
@@ -128,6 +129,7 @@ def compare_compression_techniques(
         threads=threads,
         latency_threads=latency_threads,
         tolerance=tolerance,
+        max_bytes=max_bytes,
         fresh=fresh,
         skip_inapplicable=True,
         progress=progress,

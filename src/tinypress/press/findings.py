@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tinypress.facts import Note, Severity
 from tinypress.measure.artifact import ArtifactFacts
 from tinypress.measure.islands import Island
+from tinypress.press.choose import PassedOver, meets
 from tinypress.receipt import Candidate, Finding, Layer, Machine, Receipt
 
 
@@ -190,6 +191,39 @@ def _run(checks: tuple[tuple[str, Severity, Check], ...], seen: Seen) -> list[Fi
     return [
         Finding(code=code, severity=severity, layer=None, text=text) for code, severity, text in texts if text
     ]
+
+
+def choice_findings(
+    candidates: Sequence[Candidate], slower: Sequence[PassedOver], chosen: str, max_bytes: int | None
+) -> tuple[tuple[Candidate, ...], tuple[Finding, ...]]:
+    """The candidates, the reason beside the times of those that were passed over, and what is said of the choice."""
+    reasons = {each.candidate.name: _passed_over(each) for each in slower}
+    told = []
+    for candidate in candidates:
+        if candidate.name in reasons and candidate.latency_ms is not None:
+            findings = (*candidate.latency_ms.findings, reasons[candidate.name])
+            latency = candidate.latency_ms.model_copy(update={"findings": findings})
+            candidate = candidate.model_copy(update={"latency_ms": latency})
+        told.append(candidate)
+    taken = next(c for c in candidates if c.name == chosen)
+    if meets(taken, max_bytes):
+        return tuple(told), ()
+    text = f"no file of at most {max_bytes} bytes is within the tolerance; the chosen one has {taken.artifact.bytes}"
+    return tuple(told), (Finding(code="TP407", severity="warning", layer=None, text=text),)
+
+
+def _passed_over(each: PassedOver) -> Finding:
+    candidate, faster = each.candidate, each.faster
+    ours, theirs = candidate.artifact.bytes, faster.artifact.bytes
+    assert candidate.latency_ms is not None
+    assert faster.latency_ms is not None
+    times = faster.latency_ms.ratio_to_baseline.value / candidate.latency_ms.ratio_to_baseline.value
+    text = (
+        f"it is within the tolerance and was not chosen: the float file of the same network, {faster.name!r}, takes "
+        f"{times:.2f}x its time, beyond the intervals, so that its integers save bytes only ({ours} against "
+        f"{theirs}). A limit that {faster.name!r} exceeds, such as --max-bytes {ours}, takes it out of the choice"
+    )
+    return Finding(code="TP106", severity="warning", layer=None, text=text)
 
 
 def control_findings(receipt: Receipt, control_of: dict[str, str]) -> tuple[Finding, ...]:

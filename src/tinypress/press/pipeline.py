@@ -18,9 +18,9 @@ from tinypress.measure.quality import NamedMetric
 from tinypress.press.applicable import applicable
 from tinypress.press.carry_out import carry_out
 from tinypress.press.check import check_arguments, check_model, check_recipes, metric_of
-from tinypress.press.choose import choose, pareto
+from tinypress.press.choose import choose, pareto, passed_over
 from tinypress.press.engine import Engine
-from tinypress.press.findings import Seen, control_findings, with_findings
+from tinypress.press.findings import Seen, choice_findings, control_findings, with_findings
 from tinypress.press.measured import (
     Opened,
     energy_of,
@@ -52,6 +52,7 @@ def press(
     latency_threads: int = 1,
     device: str = "cpu",
     tolerance: float | None = None,
+    max_bytes: int | None = None,
     fresh: bool = False,
     skip_inapplicable: bool = False,
     progress: Progress = silent,
@@ -63,6 +64,8 @@ def press(
         device: where torch trains and teachers answer: 'cpu', or 'cuda' where there is a GPU, which does not give the
             same bits twice. What ships is measured on the processor in any case.
         tolerance: acceptable loss in quality; by default the task's.
+        max_bytes: what the chosen file may have at most, with all that ships beside it. Without it integers that are
+            slower than the float file of the same network are passed over.
         fresh: start over where ``out`` holds an earlier run; otherwise that run is continued.
         skip_inapplicable: leave out recipes whose technique refuses this network, with a finding that says why.
 
@@ -72,6 +75,8 @@ def press(
         RunError: the folder cannot be used.
     """
     numbers = {"seed": seed, "threads": threads, "latency_threads": latency_threads}
+    if max_bytes is not None:
+        numbers["max_bytes"] = max_bytes
     check_arguments(task, recipes, out, numbers, tolerance)
     metric = metric_of(task)
     bench = Bench(
@@ -99,17 +104,25 @@ def press(
     }
     if bench.processes is not None:
         identity["device"] = device
+    if max_bytes is not None:
+        identity["max_bytes"] = max_bytes
     if beside is not None:
         identity["companions"] = {name: sha256(data) for name, data in beside.files.items()}
     with torch_threads(threads), open_run(out, identity, fresh=fresh) as folder:
         if folder.receipt_path.exists():
             return read_receipt(out)
         kept = {"task": task.name, "seed": seed, "threads": threads, "tolerance": tolerance}
+        if max_bytes is not None:
+            kept["max_bytes"] = max_bytes
         if not skip_inapplicable:
             rehearse(bench, recipes)
         write_json(folder.path / "recipe.json", {**kept, "recipes": identity["recipes"]})
         shipped = _make_all(folder, recipes, bench)
         candidates = _measure_all(folder, shipped, bench, metric, tolerance, latency_threads)
+        least = tolerance / (100 if metric.unit == "points" else 1)
+        chosen = choose(candidates, metric.higher_is_better, least, max_bytes)
+        slower = passed_over(candidates, metric.higher_is_better, least, max_bytes)
+        candidates, of_the_choice = choice_findings(candidates, slower, chosen, max_bytes)
         receipt = Receipt(
             tinypress=version("tinypress"),
             task=task.name,
@@ -120,15 +133,14 @@ def press(
             seed=seed,
             trained_on=device,
             tolerance=Tolerance(value=tolerance, unit=metric.unit),
+            max_bytes=max_bytes,
             candidates=candidates,
             pareto=pareto(candidates, metric.higher_is_better),
-            chosen=choose(
-                candidates, metric.higher_is_better, tolerance / (100 if metric.unit == "points" else 1)
-            ),
+            chosen=chosen,
         )
         control_of = {r.name: r.control_of for r in recipes if r.control_of is not None}
         receipt = receipt.model_copy(
-            update={"findings": (*left_out, *control_findings(receipt, control_of))}
+            update={"findings": (*left_out, *of_the_choice, *control_findings(receipt, control_of))}
         ).sealed()
         write_json(folder.receipt_path, receipt.model_dump(mode="json"))
         return receipt

@@ -30,12 +30,13 @@ class Recipe(Strict):
 
 
 class RecipeFile(Strict):
-    """What a recipe file may hold: one network's recipes and, optionally, the seed and the tolerance."""
+    """What a recipe file may hold: one network's recipes and, optionally, seed, tolerance and a limit of bytes."""
 
     task: str | None = None
     seed: int | None = Field(default=None, strict=True, ge=0)
     threads: int | None = Field(default=None, strict=True, ge=1)
     tolerance: float | None = Field(default=None, strict=True, ge=0)
+    max_bytes: int | None = Field(default=None, strict=True, ge=1)
     recipes: tuple[Recipe, ...] = Field(min_length=1)
 
 
@@ -58,7 +59,9 @@ def read_recipes(path: Path) -> RecipeFile:
     if not isinstance(raw, dict):
         raise RecipeError(call, "it does not hold a table", "See `tinypress press --help` for an example")
     if "steps" in raw and "recipes" not in raw:
-        common = {key: raw.pop(key) for key in ("task", "seed", "threads", "tolerance") if key in raw}
+        common = {
+            key: raw.pop(key) for key in ("task", "seed", "threads", "tolerance", "max_bytes") if key in raw
+        }
         name = re.sub(r"[^a-z0-9+._-]", "-", path.stem.lower()).lstrip("+._-")[:60] or "recipe"
         raw = {**common, "recipes": [{"name": name, **raw}]}
     return parse_recipes(call, raw)

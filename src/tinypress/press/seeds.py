@@ -48,6 +48,7 @@ def press_with_seeds(
     latency_threads: int = 1,
     device: str = "cpu",
     tolerance: float | None = None,
+    max_bytes: int | None = None,
     fresh: bool = False,
     skip_inapplicable: bool = False,
     progress: Progress = silent,
@@ -87,6 +88,7 @@ def press_with_seeds(
                 latency_threads=latency_threads,
                 device=device,
                 tolerance=tolerance,
+                max_bytes=max_bytes,
                 skip_inapplicable=skip_inapplicable,
                 progress=_of_seed(progress, done, seeds),
             )

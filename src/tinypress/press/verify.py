@@ -70,7 +70,7 @@ def verify(path: Path, task: Task, progress: Progress = silent) -> tuple[Mismatc
     least = receipt.tolerance.value / (100 if receipt.tolerance.unit == "points" else 1)
     for field, said, now in (
         ("pareto", receipt.pareto, pareto(receipt.candidates, higher)),
-        ("chosen", receipt.chosen, choose(receipt.candidates, higher, least)),
+        ("chosen", receipt.chosen, choose(receipt.candidates, higher, least, receipt.max_bytes)),
     ):
         if said != now:
             found.append(Mismatch(field, said, now))
