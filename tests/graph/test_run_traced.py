@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tinypress.errors import ModelError
 from tinypress.graph import trace
-from tinypress.graph.run import check_can_run, compute, execute
+from tinypress.graph.run import check_can_run, compute, execute, on_device
 
 
 class Net(nn.Module):
@@ -74,3 +74,32 @@ class OneBatch(nn.Module):
 def test_what_cannot_be_gone_through_again_is_refused(model: nn.Module, reason: str) -> None:
     with pytest.raises(ModelError, match=reason):
         check_can_run("here", trace(model, (torch.randn(2, 3),)))
+
+
+def test_what_a_graph_makes_or_moves_is_on_the_device_that_it_runs_on() -> None:
+    class Masked(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            places = torch.arange(x.shape[1], device=x.device)
+            seen = x.to(x.device, torch.bool)  # the device by its place among the arguments
+            return seen[:, places].to(torch.float32)
+
+    example = torch.ones(2, 3)
+    traced = trace(Masked(), (example,))
+    devices = []
+    for node in traced:
+        moved = on_device(node, torch.device("meta"))
+        given = (*moved.args, *moved.kwargs.values()) if moved.kind == "call" else ()
+        devices += [x for x in given if isinstance(x, torch.device)]
+    assert len(devices) >= 2
+    assert set(devices) == {torch.device("meta")}
+    output = execute(
+        traced,
+        [example.to("meta")],
+        {},
+        lambda node, values: (
+            compute(on_device(node, torch.device("meta")), values)
+            if node.kind == "call"
+            else values[node.name]
+        ),
+    )
+    assert output[traced.outputs[0]].device.type == "meta"

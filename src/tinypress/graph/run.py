@@ -85,8 +85,10 @@ def check_can_run(call: str, traced: Traced) -> None:
 
 def on_device(node: Node, device: torch.device) -> Node:
     """``node`` with ``device`` for the one that it was traced on, where its operator makes a tensor."""
-    if node.kind == "call" and isinstance(node.kwargs.get("device"), torch.device):
-        return Node(**{**vars(node), "kwargs": {**node.kwargs, "device": device}})
+    if node.kind == "call" and any(isinstance(x, torch.device) for x in (*node.args, *node.kwargs.values())):
+        args = tuple(device if isinstance(x, torch.device) else x for x in node.args)
+        kwargs = {name: device if isinstance(x, torch.device) else x for name, x in node.kwargs.items()}
+        return Node(**{**vars(node), "args": args, "kwargs": kwargs})
     if node.constant is not None:
         return Node(**{**vars(node), "constant": node.constant.to(device)})
     return node
