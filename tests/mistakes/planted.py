@@ -976,11 +976,11 @@ PLANTED: tuple[Planted, ...] = (
         "press/test_lessons.py::test_classes_that_do_not_exclude_each_other",
     ),
     Planted(
-        "a row of text does not end",
+        "a short rest of a mail becomes a text",
         "tasks/minilm_taught.py",
-        "ids = torch.cat([first * marks, middle, last * marks], 1)",
-        "ids = torch.cat([first * marks, middle, first * marks], 1)",
-        "tasks/test_minilm_taught.py::test_rows_are_full_and_lose_nothing_but_the_last_bit",
+        "range(0, len(words) - _PIECE // 3, _PIECE)",
+        "range(0, len(words), _PIECE)",
+        "tasks/test_minilm_taught.py::test_a_mail_is_cut_into_pieces_without_a_short_rest",
     ),
     Planted(
         "a pair is recovered after its integers were fixed",

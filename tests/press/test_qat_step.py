@@ -51,3 +51,27 @@ def test_labels_and_loss_are_needed_only_where_they_are_looked_at() -> None:
     )
     assert found.plan is not None
     assert {weight.bits for weight in found.plan.weights.values()} == {3}
+
+
+def test_embeddings_are_taught_by_direction_and_at_the_rate_asked_for() -> None:
+    bench = Bench(replace(TASK, loss=None), Engine(), seed=0)
+    start = Compressed(TASK.model)
+
+    def after(**settings: object) -> torch.Tensor:
+        step = Qat(distill=True, bits=3, weights_only=True, epochs=2, **settings)
+        made = apply_step(step, start, bench, from_scratch=False)
+        with torch.no_grad():
+            return made.model(*TASK.validation.inputs)
+
+    with torch.no_grad():
+        teacher = TASK.model(*TASK.validation.inputs)
+    cosine, matched = (
+        torch.nn.functional.cosine_similarity(x, teacher).mean()
+        for x in (after(loss="embeddings", learning_rate=3e-3), after(learning_rate=3e-3))
+    )
+    rounded = torch.nn.functional.cosine_similarity(after(learning_rate=1e-9), teacher).mean()
+    assert cosine > rounded
+    assert matched != cosine
+    for wrong in ({"distill": False}, {"distill": True, "alpha": 0.5}):
+        with pytest.raises(RecipeError, match='loss = "embeddings" needs distill'):
+            Qat(loss="embeddings", **wrong)

@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
-import pytest
-import torch
-
 from tasks.test_minilm import installed
 from tinypress.tasks import minilm, minilm_taught, texts
 
 
-class Letters:
-    """A tokenizer that knows letters: a is 1, b is 2 and so on."""
-
-    def token_to_id(self, token: str) -> int:
-        return {"[CLS]": 101, "[SEP]": 102}[token]
-
-    def encode_batch(self, lines: list[str], add_special_tokens: bool) -> list[SimpleNamespace]:
-        assert not add_special_tokens
-        return [SimpleNamespace(ids=[ord(letter) - 96 for letter in line]) for line in lines]
-
-
-def test_rows_are_full_and_lose_nothing_but_the_last_bit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(minilm, "wordpiece", Letters)
-    ids, mask = minilm_taught.full_rows(["abc", "de", "fghij", "k"], 5)
-    assert ids.tolist() == [[101, 1, 2, 3, 102], [101, 4, 5, 6, 102], [101, 7, 8, 9, 102]]
-    assert torch.equal(mask, torch.ones_like(ids))
+def test_a_mail_is_cut_into_pieces_without_a_short_rest() -> None:
+    words = [str(number) for number in range(24 + 24 + 8)]
+    assert minilm_taught.pieces(" ".join(words)) == [" ".join(words[:24]), " ".join(words[24:48])]
+    assert minilm_taught.pieces(" ".join([*words, "more"]))[2] == " ".join([*words[48:], "more"])
+    assert len(minilm_taught.pieces("word " * 10_000)) == 10
 
 
 @installed
@@ -40,3 +24,18 @@ def test_what_is_tested_is_in_no_text() -> None:
     tested = texts.definitions()[minilm.DEFINITIONS[0] : sum(minilm.DEFINITIONS)]
     whole = {part.strip() for text in everything for part in text.split(";")}
     assert {meaning for _, meaning in tested} <= whole  # so the test above could have failed
+
+
+@installed
+def test_texts_are_of_all_kinds_and_always_the_same() -> None:
+    found = minilm_taught.unlabelled(12_000)
+    assert len(found) == 12_000 == len(minilm_taught.unlabelled(12_000))
+    assert found == minilm_taught.unlabelled(12_000)
+    films = {sentence for sentence, _ in texts.film_sentences()}
+    judged = {sentence for sentence, _ in texts.film_sentences()[minilm.FILMS[0] :]}
+    assert len(films & set(found)) == minilm.FILMS[0]
+    assert not judged & set(found)
+    assert sum(" " not in text for text in found) >= 2_000
+    tested = texts.definitions()[minilm.DEFINITIONS[0] : sum(minilm.DEFINITIONS)]
+    assert not {word for word, _ in tested} & set(found)
+    assert not {meaning for _, meaning in tested} & set(found)

@@ -243,8 +243,9 @@ class Qat(Strict):
     """Train with fake-quantized weights and activations (QAT), then pack; zeros stay zero.
 
     It learns from the labels, or with ``distill`` from the outputs of the network that came in, by ``temperature`` and
-    ``alpha``; at alpha 1 no label is looked at. The others are those of ``QuantizedTraining``; ``layers`` gives bits by
-    layer in place of ``bits``, and layers without a name then stay float.
+    ``alpha``; at alpha 1 no label is looked at. ``loss = "embeddings"`` teaches them as in ``distill``. The
+    others are those of ``QuantizedTraining``; ``layers`` gives bits by layer in place of ``bits``, and layers without a
+    name then stay float.
     """
 
     technique: Literal["qat"] = "qat"
@@ -256,11 +257,19 @@ class Qat(Strict):
     learned_step: bool = Field(default=True, strict=True)
     freeze: float = Field(default=0.5, strict=True, ge=0, le=1)
     distill: bool = Field(default=False, strict=True)
+    loss: Literal["labels", "embeddings"] = "labels"
     temperature: float = Field(default=1.0, strict=True, gt=0)
     alpha: float = Field(default=1.0, strict=True, ge=0, le=1)
     epochs: int | None = Field(default=None, strict=True, ge=1)
+    learning_rate: float | None = Field(default=None, strict=True, gt=0)
     embeddings: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.loss == "embeddings" and (not self.distill or self.alpha != 1):
+            raise ValueError('loss = "embeddings" needs distill = true and alpha = 1')
+        return self
 
 
 STEPS = (Magnitude, Gradual, Shrink, Structured, Factorize, Layers, Student, Recover, Distill, Quantize, Qat)

@@ -126,7 +126,7 @@ def apply_step(step: Step, before: Compressed, bench: Bench, *, from_scratch: bo
         case Distill():
             after = _distill(step, before, bench, from_scratch)
         case Qat():
-            schedule = _schedule(step.epochs, bench, from_scratch)
+            schedule = _schedule(step.epochs, bench, from_scratch, step.learning_rate)
             course = Course(schedule, bench.checkpoint, bench.processes, bench.progress)
             after = trained_quantized(step, before, bench.task, bench.engine.loss, course)
         case Quantize():
@@ -199,12 +199,15 @@ def _built(step: Student, task: Task) -> nn.Module:
     return model
 
 
-def _schedule(epochs: int | None, bench: Bench, from_scratch: bool) -> Schedule:
+def _schedule(
+    epochs: int | None, bench: Bench, from_scratch: bool, learning_rate: float | None = None
+) -> Schedule:
     training = bench.task.training
     usual = training.max_epochs + training.recovery_epochs if from_scratch else training.recovery_epochs
-    return task_schedule(
+    schedule = task_schedule(
         training, epochs if epochs is not None else usual, bench.seed, from_scratch=from_scratch
     )
+    return schedule if learning_rate is None else replace(schedule, learning_rate=learning_rate)
 
 
 def _recover(step: Recover, before: Compressed, bench: Bench, from_scratch: bool) -> Compressed:
@@ -230,9 +233,7 @@ def _recover(step: Recover, before: Compressed, bench: Bench, from_scratch: bool
 def _distill(step: Distill, before: Compressed, bench: Bench, from_scratch: bool) -> Compressed:
     task = bench.task
     assert task.train is not None
-    schedule = _schedule(step.epochs, bench, from_scratch)
-    if step.learning_rate is not None:
-        schedule = replace(schedule, learning_rate=step.learning_rate)
+    schedule = _schedule(step.epochs, bench, from_scratch, step.learning_rate)
     return train_with_distillation(
         before,
         task.model,

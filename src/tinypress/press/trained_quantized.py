@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
-from tinypress.distill import MatchingLoss, train_with_distillation
+from tinypress.distill import train_with_distillation
 from tinypress.facts import Compressed
+from tinypress.press.lessons import embeddings_loss, teaching_loss
 from tinypress.press.step import Qat
-from tinypress.protocols import Loss, MakeLoss
+from tinypress.protocols import MakeLoss
 from tinypress.quantize import (
     QuantizedTraining,
     finish_training,
@@ -74,7 +74,9 @@ def trained_quantized(
         task.model,
         task.train,
         task.validation,
-        loss=teaching_loss(task, make_loss, step.temperature, step.alpha),
+        loss=embeddings_loss()
+        if step.loss == "embeddings"
+        else teaching_loss(task, make_loss, step.temperature, step.alpha),
         schedule=course.schedule,
         hooks=training_hooks(ready, how),
         checkpoint=course.checkpoint,
@@ -82,17 +84,3 @@ def trained_quantized(
         progress=course.progress,
     )
     return finish_training(taught)
-
-
-def teaching_loss(task: Task, make_loss: MakeLoss, temperature: float, alpha: float) -> Loss:
-    """Soft targets where the task's targets are classes, else the distance to the teacher's outputs."""
-    assert task.train is not None
-    targets = task.train.targets
-    if not targets.is_floating_point() and targets.dim() == 1:
-        return make_loss(temperature=temperature, alpha=alpha)
-    return MatchingLoss(alpha, task.loss if task.loss is not None else _no_loss)
-
-
-def _no_loss(outputs: Tensor, targets: Tensor) -> Tensor:
-    """For a task without a loss, where the teacher alone is asked."""
-    return outputs.new_zeros(())

@@ -37,8 +37,8 @@ _FILES = {
 }
 # texts of train, validation, test, and the most tokens of one
 DEFINITIONS, DEFINITION_TOKENS = (800, 400, 800), 32
-_FILMS, _FILM_TOKENS = (800, 300, 600), 40
-_MAILS, _MAIL_TOKENS = (400, 100, 400), 64
+FILMS, _FILM_TOKENS = (800, 300, 600), 40
+MAILS, _MAIL_TOKENS = (400, 100, 400), 64
 _WORD_TOKENS = 8
 WORD_PAIRS = ("wordsim353.tsv", "simlex999.txt")
 
@@ -124,12 +124,12 @@ def defined_words() -> Columns:
 def load_films(seed: int = 0, progress: Progress = silent) -> Task:
     """Did readers find a sentence about a film favourable?"""
     about = "Sentences of film reviews, liked or not by twenty readers"
-    return _probed("minilm-films", about, texts.film_sentences(), _FILMS, _FILM_TOKENS)
+    return _probed("minilm-films", about, texts.film_sentences(), FILMS, _FILM_TOKENS)
 
 
 def load_mail(seed: int = 0, progress: Progress = silent) -> Task:
     """Is a mail spam?"""
-    return _probed("minilm-mail", "Mail, wanted or spam", texts.mail(), _MAILS, _MAIL_TOKENS)
+    return _probed("minilm-mail", "Mail, wanted or spam", texts.mail(), MAILS, _MAIL_TOKENS)
 
 
 def load_wordsim(seed: int = 0, progress: Progress = silent) -> Task:
