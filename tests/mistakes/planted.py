@@ -997,6 +997,20 @@ PLANTED: tuple[Planted, ...] = (
         "press/test_compositions_run.py::test_what_the_intervals_say",
     ),
     Planted(
+        "signed weights are shipped to every processor",
+        "ship/signs.py",
+        "return not set(DOT_PRODUCTS).isdisjoint(isa)",
+        "return True",
+        "ship/test_signs.py::test_the_processor_decides_and_is_not_fooled",
+    ),
+    Planted(
+        "a table that is looked up is stored signed, and looked up as unsigned",
+        "ship/to_onnx.py",
+        "own = signed and weight_of(node) not in tables",
+        "own = signed",
+        "ship/test_signs.py::test_a_table_that_is_looked_up_keeps_unsigned_bytes",
+    ),
+    Planted(
         "only the batch is free",
         "float_onnx.py",
         "{0: batch, 1: length} if free_length",

@@ -187,7 +187,7 @@ def test_a_planted_zero_point_stops_the_shipment_and_names_the_layer(
     monkeypatch.setattr(
         module,
         "with_integers",
-        lambda proto, plan: with_zero_points_moved(right(proto, plan), value, 1, kinds),
+        lambda *given: with_zero_points_moved(right(*given), value, 1, kinds),
     )
     x = data_of("cnn")[2].inputs[0][:8]
     with pytest.raises(ShipError, match=f"write_onnx.*layer '{layer}' does not compute what the plan says"):

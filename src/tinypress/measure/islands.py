@@ -31,7 +31,9 @@ def float_islands(written: onnx.GraphProto, optimized: onnx.GraphProto) -> tuple
     """The islands of the file ``written``, in its order; none in a file without quantized activations."""
     stored = {tensor.name: tensor for tensor in written.initializer}
     integers = {
-        name for name, tensor in stored.items() if tensor.data_type == TensorProto.UINT8 and tensor.dims
+        name
+        for name, tensor in stored.items()
+        if tensor.data_type in (TensorProto.UINT8, TensorProto.INT8) and tensor.dims
     }
     quantized = {node.input[0]: node.output[0] for node in written.node if node.op_type == "QuantizeLinear"}
     if not quantized:

@@ -143,7 +143,19 @@ def no_dot_product(seen: Seen) -> str | None:
         return None
     return (
         "this processor has no 8-bit dot-product instructions (VNNI or the like): integer kernels gain less here "
-        "than on one that has"
+        "than on one that has. The file's weights are unsigned for it; pressed on such a processor they are signed, "
+        "which its dot products take"
+    )
+
+
+def only_with_dot_products(seen: Seen) -> str | None:
+    equality = seen.candidate.equality
+    if equality is None or "avx2" in equality.exact_on:
+        return None
+    return (
+        "its weights are signed bytes, for the 8-bit dot products of this processor. Where there are none (AVX2 alone) "
+        "the runtime saturates and computes something else; with signed_weights = false the recipe makes a file that "
+        "is exact on both and uses no dot products"
     )
 
 
@@ -159,6 +171,7 @@ CHECKS: tuple[tuple[str, Severity, Check], ...] = (
     ("TP206", "note", stored_twice),
     ("TP207", "warning", not_compared),
     ("TP208", "note", one_step_off),
+    ("TP209", "note", only_with_dot_products),
     ("TP213", "note", unpacked_to_float),
 )
 TIMED_CHECKS: tuple[tuple[str, Severity, Check], ...] = (

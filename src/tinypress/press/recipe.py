@@ -19,7 +19,11 @@ Shipment = Literal["onnx", "archive"]
 
 
 class Recipe(Strict):
-    """One candidate: its steps, what its file is for (``ship``) and, for a control, what it is the control of."""
+    """One candidate: its steps, what its file is for (``ship``) and, for a control, what it is the control of.
+
+    ``signed_weights`` is for integer ONNX files: signed for processors with 8-bit dot products, unsigned for all; by
+    default what suits the processor that presses.
+    """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9+._-]{0,60}$")
     about: str = ""
@@ -27,6 +31,7 @@ class Recipe(Strict):
     control_of: str | None = None
     steps: tuple[ByTechnique, ...] = ()
     ship: tuple[Shipment, ...] = Field(default=("onnx",), min_length=1)
+    signed_weights: bool | None = Field(default=None, strict=True)
 
 
 class RecipeFile(Strict):

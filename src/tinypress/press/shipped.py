@@ -75,7 +75,16 @@ def ship(
     for name, shipment in shipments(recipe):
         item = Shipped(recipe, shipment, name, with_notes, seconds, names)
         files = {} if beside is None else dict(sorted(beside.files.items()))
-        write_artifact(folder, name, folder.path / item.name_in_run, shipment, compressed, task, files)
+        write_artifact(
+            folder,
+            name,
+            folder.path / item.name_in_run,
+            shipment,
+            compressed,
+            task,
+            files,
+            recipe.signed_weights,
+        )
         made.append(item)
     return made
 
@@ -88,6 +97,7 @@ def write_artifact(
     compressed: Compressed,
     task: Task,
     beside: Mapping[str, bytes] = MappingProxyType({}),
+    signed_weights: bool | None = None,
 ) -> None:
     """Ship ``compressed`` as ``path`` with the files ``beside`` it, unless they lie there as they were written."""
     paths = [path, *(path.with_name(inner) for inner in beside)]
@@ -95,15 +105,28 @@ def write_artifact(
         return
     for place, data in zip(paths[1:], beside.values(), strict=True):
         write_bytes(place, data)
-    write_network(path, shipment, compressed, task)
+    write_network(path, shipment, compressed, task, signed_weights)
     folder.note_artifact(name, paths)
 
 
-def write_network(path: Path, shipment: Shipment, compressed: Compressed, task: Task) -> None:
+def write_network(
+    path: Path,
+    shipment: Shipment,
+    compressed: Compressed,
+    task: Task,
+    signed_weights: bool | None = None,
+) -> None:
     """Write the network's own file, an ONNX file after its integers were compared with the reference."""
     if shipment == "onnx":
         some = task.validation.take(slice(0, MOST_SAMPLES)).inputs
-        write_onnx(path, compressed, task.example_inputs, check=some, free_length=task.free_length)
+        write_onnx(
+            path,
+            compressed,
+            task.example_inputs,
+            check=some,
+            free_length=task.free_length,
+            signed_weights=signed_weights,
+        )
     else:
         write_archive(path, compressed)
 

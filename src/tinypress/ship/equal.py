@@ -27,14 +27,12 @@ from tinypress.receipt import Equality
 from tinypress.runtimes.fused import written_by_integer_kernels
 from tinypress.runtimes.onnx import OnnxRunner, open_onnx, optimized_graph, read_model
 from tinypress.ship.read_plan import plan_of_file
+from tinypress.ship.signs import exact_on
 
 EXACT = frozenset({"product", "sum", "average"})
 ONE_STEP_AT_MOST = 0.01
 """Share of a value's integers that may be one step off, where floats come into it."""
 MOST_SAMPLES = 16
-EXACT_ON = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8")
-"""Where ONNX Runtime's kernels for unsigned activations by unsigned weights add up in 32 bits without saturating on the
-way, and round halves to even: all of x86-64 since AVX2. ARM's average pooling rounds halves upwards."""
 _MACS = 1_000_000_000  # that the reference may take: a second or so
 
 
@@ -72,7 +70,7 @@ def equality_of_file(path: Path, inputs: tuple[Array, ...], isa: Sequence[str]) 
         samples=count,
         layers=len(compared),
         bit_equal=sum(layer.differing == 0 for layer in compared),
-        exact_on=EXACT_ON,
+        exact_on=exact_on(written),
         checked_on=tuple(isa),
     )
 
@@ -109,7 +107,7 @@ def compare_with_reference(
     answer, *integers = runner.session.run(None, fed)
     own = dict(zip(watched, integers, strict=True))
     fused = written_by_integer_kernels(optimized_graph(written.SerializeToString()))
-    here = bool(set(EXACT_ON) & set(machine(threads).isa))
+    here = bool(set(exact_on(written)) & set(machine(threads).isa))
     found: list[Compared] = []
 
     def compare(step: Step, ours: Array) -> Array:

@@ -21,10 +21,12 @@ from torch import Tensor
 from tinypress.errors import ArtifactError, DataError, InputError, ModelError
 from tinypress.facts import Note, QuantizedWeight, QuantPlan
 from tinypress.files import write_bytes
+from tinypress.measure.machine import machine
 from tinypress.quantize.fused import PRODUCTS
 from tinypress.quantize.layer import quantize_weight
 from tinypress.quantize.rows import Grid
 from tinypress.quantize.values import calibrate
+from tinypress.ship.signs import fit_signed
 from tinypress.ship.to_onnx import with_integers
 from tinypress.task import Split
 
@@ -74,7 +76,9 @@ def quantize_onnx(source: Path, target: Path, calibration: Split) -> QuantizedFi
     if not weights:
         raise ModelError(call, "no Conv, Gemm or MatMul has a constant float weight", "Ship the float file")
     plan = QuantPlan(weights, calibrate(proto, weights, calibration))
-    write_bytes(target, with_integers(proto, plan).SerializeToString(deterministic=True))
+    write_bytes(
+        target, with_integers(proto, plan, fit_signed(machine(1).isa)).SerializeToString(deterministic=True)
+    )
     return QuantizedFile(target, plan, tuple(notes))
 
 

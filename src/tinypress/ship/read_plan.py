@@ -54,7 +54,7 @@ def plan_of_file(written: onnx.ModelProto) -> tuple[onnx.ModelProto, QuantPlan]:
             name = node.input[0] if node.input[0] not in looked_up else f"{node.input[0]}:real"
             alias[node.output[0]] = name
             real = _real(node, stored)
-            if stored[node.input[0]].data_type == TensorProto.UINT8:
+            if stored[node.input[0]].data_type in (TensorProto.UINT8, TensorProto.INT8):
                 weights[name] = _weight(node, stored, turned)
                 real = real.astype(np.float32)
             floats[name] = numpy_helper.from_array(real, name)
@@ -86,6 +86,10 @@ def _is_pair(node: onnx.NodeProto, stored: dict[str, TensorProto]) -> bool:
 def _is_whole(node: onnx.NodeProto, stored: dict[str, TensorProto]) -> bool:
     """Integers of 8 or 32 bits with scales for rows or for all, not for blocks."""
     kinds = (TensorProto.UINT8, TensorProto.INT32)
+    if (
+        stored[node.input[0]].data_type == TensorProto.INT8
+    ):  # signed weights of ours say that their zero point is 0
+        return len(node.input) > 2 and len(stored[node.input[1]].dims) <= 1
     return stored[node.input[0]].data_type in kinds and len(stored[node.input[1]].dims) <= 1
 
 
@@ -107,9 +111,11 @@ def _weight(node: onnx.NodeProto, stored: dict[str, TensorProto], turned: bool) 
     integers, scale, *given = (numpy_helper.to_array(stored[name]) for name in node.input if name)
     zero = given[0] if given else np.zeros_like(scale, np.uint8)
     rows = np.ascontiguousarray(integers.T if turned else integers)
-    symmetric = bool((zero == 128).all())
-    if symmetric:  # the writer's own: the plan's integers plus 128
+    signed = integers.dtype == np.int8
+    symmetric = signed or bool((zero == 128).all())
+    if symmetric and not signed:  # the writer's own: the plan's integers plus 128
         rows = (rows.astype(np.int16) - 128).astype(np.int8)
+    if symmetric:
         zero = np.zeros_like(scale)
     return QuantizedWeight(
         packed=pack(torch.tensor(rows), 8),

@@ -22,12 +22,14 @@ from tinypress.bits import unpack
 from tinypress.facts import Compressed, QuantizedValue, QuantizedWeight, QuantPlan
 from tinypress.files import write_bytes
 from tinypress.float_onnx import to_float_onnx
+from tinypress.measure.machine import machine
 from tinypress.quantize.bias import bias_integers
 from tinypress.quantize.fused import PRODUCTS, has_integer_kernel, turned_weights
 from tinypress.quantize.reference import UnknownOperator
 from tinypress.ship import low_bits
 from tinypress.ship.equal import compare_with_reference
 from tinypress.ship.lookup import is_lookup, looked_up
+from tinypress.ship.signs import choose_signed
 
 
 def write_onnx(
@@ -37,6 +39,7 @@ def write_onnx(
     *,
     check: tuple[Tensor, ...] | None = None,
     free_length: bool = False,
+    signed_weights: bool | None = None,
 ) -> None:
     """Write ``compressed`` to ``path``, whole or not at all.
 
@@ -44,15 +47,19 @@ def write_onnx(
         check: samples, one tensor [N, ...] per input, on which the file's integers are compared with the reference,
             layer by layer, before it is written; files whose activations are float have none.
         free_length: in a file whose activations are float, the second dimension of every input is free.
+        signed_weights: of a file whose activations are integers: signed bytes are for processors with 8-bit dot
+            products (VNNI, AMX) and saturate without them, unsigned ones are exact everywhere. By default what this
+            processor's kernels like.
 
     Raises:
         InputError: the plan has weights that are not those of the exported graph, or have scales along another axis
             than its rows.
         ModelError: the network cannot be exported.
-        ShipError: a layer of the file does not compute what the plan says.
+        ShipError: a layer of the file does not compute what the plan says, or weights are wanted signed where this
+            processor has no 8-bit dot products.
         RunError: the file cannot be written.
     """
-    written, proto = _written(compressed, example_inputs, free_length)
+    written, proto = _written(compressed, example_inputs, free_length, signed_weights)
     if check is not None and compressed.plan is not None and compressed.plan.values:
         samples = tuple(column.detach().cpu().numpy() for column in check)
         with contextlib.suppress(UnknownOperator):  # then the receipt says that nothing was compared
@@ -61,14 +68,21 @@ def write_onnx(
 
 
 def to_onnx(
-    compressed: Compressed, example_inputs: tuple[Tensor, ...], *, free_length: bool = False
+    compressed: Compressed,
+    example_inputs: tuple[Tensor, ...],
+    *,
+    free_length: bool = False,
+    signed_weights: bool | None = None,
 ) -> onnx.ModelProto:
     """The ONNX form of ``compressed``; see ``write_onnx``."""
-    return _written(compressed, example_inputs, free_length)[0]
+    return _written(compressed, example_inputs, free_length, signed_weights)[0]
 
 
 def _written(
-    compressed: Compressed, example_inputs: tuple[Tensor, ...], free_length: bool
+    compressed: Compressed,
+    example_inputs: tuple[Tensor, ...],
+    free_length: bool,
+    signed_weights: bool | None,
 ) -> tuple[onnx.ModelProto, onnx.ModelProto]:
     """The file, and the float graph that it is made from."""
     plan = compressed.plan
@@ -79,14 +93,15 @@ def _written(
     if not plan.values:
         proto = to_float_onnx(compressed.model, example_inputs, opset=low_bits.OPSET, free_length=free_length)
         return low_bits.with_low_bits(call, _copy(proto), plan), proto
+    signed = choose_signed(call, signed_weights, machine(1).isa)
     integers = {name: weight for name, weight in plan.weights.items() if has_integer_kernel(weight)}
     others = {name: weight for name, weight in plan.weights.items() if name not in integers}
     if not others:
         proto = to_float_onnx(compressed.model, example_inputs)
-        return with_integers(_copy(proto), plan), proto
+        return with_integers(_copy(proto), plan, signed), proto
     # each layer by the operators for its bits: activations are integers only where both sides have kernels for them
     proto = to_float_onnx(compressed.model, example_inputs, opset=low_bits.OPSET)
-    mixed = with_integers(_copy(proto), QuantPlan(integers, plan.values))
+    mixed = with_integers(_copy(proto), QuantPlan(integers, plan.values), signed)
     return low_bits.with_low_bits(call, mixed, QuantPlan(others)), proto
 
 
@@ -96,8 +111,11 @@ def _copy(proto: onnx.ModelProto) -> onnx.ModelProto:
     return copied
 
 
-def with_integers(proto: onnx.ModelProto, plan: QuantPlan) -> onnx.ModelProto:
-    """``proto``, a float graph, changed in place: its weights and values are the integers of ``plan``."""
+def with_integers(proto: onnx.ModelProto, plan: QuantPlan, signed: bool = False) -> onnx.ModelProto:
+    """``proto``, a float graph, changed in place: its weights and values are the integers of ``plan``.
+
+    With ``signed`` the weights of products are stored as signed bytes; a table that is looked up keeps unsigned ones.
+    """
     graph = proto.graph
     constants = {tensor.name: tensor for tensor in graph.initializer}
     added: dict[str, onnx.TensorProto] = {}
@@ -117,6 +135,7 @@ def with_integers(proto: onnx.ModelProto, plan: QuantPlan) -> onnx.ModelProto:
         ]
 
     turned = turned_weights(graph, plan.weights)
+    tables = {node.input[0] for node in graph.node if is_lookup(node)}
 
     def weight_of(node: onnx.NodeProto) -> str:
         read: str = node.input[1]
@@ -127,10 +146,12 @@ def with_integers(proto: onnx.ModelProto, plan: QuantPlan) -> onnx.ModelProto:
             nodes += quantized(value.name)
     for node in graph.node:
         if node.op_type == "Transpose" and node.input[0] in plan.weights:
-            nodes += _dequantized(node.input[0], plan.weights[node.input[0]], added)
+            own = signed and node.input[0] not in tables
+            nodes += _dequantized(node.input[0], plan.weights[node.input[0]], added, signed=own)
             node.input[0] = f"{node.input[0]}:d"
         elif node.op_type in PRODUCTS and len(node.input) > 1 and weight_of(node) in plan.weights:
-            nodes += _product_constants(node, weight_of(node), plan, constants, added)
+            own = signed and weight_of(node) not in tables
+            nodes += _product_constants(node, weight_of(node), plan, constants, added, own)
         table = plan.weights.get(node.input[0]) if is_lookup(node) else None
         source = node.input[0] if node.input else ""
         for position, name in enumerate(node.input):
@@ -184,6 +205,7 @@ def _product_constants(
     plan: QuantPlan,
     constants: dict[str, onnx.TensorProto],
     added: dict[str, onnx.TensorProto],
+    signed: bool,
 ) -> list[onnx.NodeProto]:
     """Put integer weight and bias into ``added``, make ``node`` read them, return what dequantizes them.
 
@@ -192,7 +214,7 @@ def _product_constants(
     weight = plan.weights[name]
     made = []
     if node.input[1] == name:  # the exporter stores x @ W.T for a Linear without bias
-        made += _dequantized(name, weight, added, turned=node.op_type == "MatMul")
+        made += _dequantized(name, weight, added, turned=node.op_type == "MatMul", signed=signed)
         node.input[1] = f"{name}:d"
     if len(node.input) > 2 and node.input[2] in constants and node.input[0] in plan.values:
         stored = constants[node.input[2]]
@@ -210,7 +232,12 @@ def _product_constants(
 
 
 def _dequantized(
-    name: str, weight: QuantizedWeight, added: dict[str, onnx.TensorProto], *, turned: bool = False
+    name: str,
+    weight: QuantizedWeight,
+    added: dict[str, onnx.TensorProto],
+    *,
+    turned: bool = False,
+    signed: bool = False,
 ) -> list[onnx.NodeProto]:
     """The node that makes ``name:d`` of the weight's integers, unless there is one: they are stored once."""
     if f"{name}:z" in added:
@@ -221,9 +248,14 @@ def _dequantized(
         q = np.ascontiguousarray(q.T)
         axis = None if axis is None else 1 - axis
     scale = _scalar_or_vector(weight)
-    added[name] = numpy_helper.from_array((q.astype(np.int16) + 128).astype(np.uint8), name)
+    zero = np.full(scale.shape, 128, np.uint8)
+    if signed:
+        stored, zero = q.astype(np.int8), np.zeros(scale.shape, np.int8)
+    else:
+        stored = (q.astype(np.int16) + 128).astype(np.uint8)
+    added[name] = numpy_helper.from_array(stored, name)
     added[f"{name}:s"] = numpy_helper.from_array(scale, f"{name}:s")
-    added[f"{name}:z"] = numpy_helper.from_array(np.full(scale.shape, 128, np.uint8), f"{name}:z")
+    added[f"{name}:z"] = numpy_helper.from_array(zero, f"{name}:z")
     attributes = {} if axis is None else {"axis": axis}
     parts = [name, f"{name}:s", f"{name}:z"]
     return [helper.make_node("DequantizeLinear", parts, [f"{name}:d"], **attributes)]

@@ -26,7 +26,8 @@ class Case:
     """A candidate with all that is needed to make it again in another way.
 
     ``run`` is the finished run that it is of, ``folder`` where the tries are kept; ``baseline`` is what the
-    baseline's artifact answers on validation, ``beside_bytes`` what ships beside each network (a tokenizer).
+    baseline's artifact answers on validation, ``beside_bytes`` what ships beside each network (a tokenizer), and
+    ``signed_weights`` how the candidate's integer file stores its weights.
     """
 
     task: Task
@@ -37,6 +38,7 @@ class Case:
     shipment: Shipment
     baseline: Evaluation
     beside_bytes: int = 0
+    signed_weights: bool | None = None
 
     @property
     def factor(self) -> float:
@@ -76,7 +78,7 @@ def attempt(case: Case, steps: Sequence[Step], name: str = "try") -> Attempt:
     start = time.perf_counter()
     compressed = network_after(case, steps)
     path = case.folder.artifacts / f"{name}{SUFFIX[case.shipment]}"
-    write_network(path, case.shipment, compressed, case.task)
+    write_network(path, case.shipment, compressed, case.task, case.signed_weights)
     answered = run_on_validation(case, path)
     return Attempt(tuple(steps), compressed, path, answered, time.perf_counter() - start)
 

@@ -27,6 +27,7 @@ from tinypress.press.step import Qat, Quantize
 from tinypress.press.steps import Bench
 from tinypress.press.threads import torch_threads
 from tinypress.receipt import Candidate, Finding, Receipt, Tolerance
+from tinypress.ship.signs import DOT_PRODUCTS
 from tinypress.task import Task
 from tinypress.train.loop import Progress, silent
 
@@ -84,7 +85,9 @@ def diagnose(
         baseline = open_artifact(files[receipt.baseline.name], base_form, task, metric, 1)
         beside = sum(file.bytes for file in looked_at.artifact.files)
         bench = Bench(task, engine if engine is not None else Engine(), receipt.seed, progress)
-        case = Case(task, metric, bench, RunFolder(run), folder, form, baseline.validation, beside)
+        case = Case(
+            task, metric, bench, RunFolder(run), folder, form, baseline.validation, beside, _signs(looked_at)
+        )
         found = Attempt(
             steps, network_after(case, steps), files[looked_at.name],
             run_on_validation(case, files[looked_at.name]), 0.0,
@@ -291,12 +294,19 @@ def _measured(case: Case, best: Attempt, baseline: Opened, allowed: float) -> Ou
     )  # fmt: skip
 
 
+def _signs(candidate: Candidate) -> bool | None:
+    """How the candidate's file stores the weights of integer products; ``None`` where it has none to go by."""
+    exact_on = candidate.equality.exact_on if candidate.equality is not None else ()
+    return None if not exact_on else exact_on == DOT_PRODUCTS
+
+
 def _write_recipe(case: Case, candidate: Candidate, best: Attempt, receipt: Receipt) -> None:
     recipe = Recipe(
         name=candidate.name.removesuffix(".archive").removesuffix(".onnx"),
         about=f"{candidate.about} (as the diagnosis left it)".strip(),
         steps=best.steps,
         ship=(case.shipment,),
+        signed_weights=case.signed_weights,
     )
     file = {
         "task": receipt.task,

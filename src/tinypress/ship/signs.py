@@ -1,0 +1,63 @@
+"""Signed or unsigned bytes for the weights of products: which a processor's kernels take, and where each is exact.
+
+The numbers are the same; only the kernel that ONNX Runtime takes is another. For unsigned activations by *signed*
+weights it uses a processor's 8-bit dot products (VNNI, AMX), two to three times as fast as floats; where there are
+none, that kernel adds pairs in 16 bits and saturates, silently. The one for unsigned weights adds up in 32 bits
+everywhere and uses no 8-bit dot products.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import onnx
+from onnx import TensorProto
+
+from tinypress.errors import ShipError
+
+DOT_PRODUCTS = ("avx512_vnni", "avx_vnni", "amx_int8")
+UNSIGNED_EXACT_ON = ("avx2", "avx512f", *DOT_PRODUCTS)
+"""Where the runtime's kernels for unsigned by unsigned bytes add up in 32 bits and round halves to even: all of x86-64
+since AVX2. ARM's average pooling rounds halves upwards."""
+
+
+def fit_signed(isa: Collection[str]) -> bool:
+    """Whether a processor with these instruction sets has the dot products that signed weights are meant for."""
+    return not set(DOT_PRODUCTS).isdisjoint(isa)
+
+
+def choose_signed(call: str, wanted: bool | None, isa: Collection[str]) -> bool:
+    """Whether weights are stored signed: as ``wanted``, else as this processor's kernels like them.
+
+    Raises:
+        ShipError: they are wanted signed, and this processor would compute something else than the file's integers.
+    """
+    if wanted is None:
+        return fit_signed(isa)
+    if wanted and not fit_signed(isa):
+        raise ShipError(
+            call,
+            "signed weights need 8-bit dot products (VNNI or AMX): this processor's kernel for them saturates, and "
+            "nothing that is measured here would hold where they are",
+            "Leave signed_weights out, or press on a processor like the one that will run the file",
+        )
+    return wanted
+
+
+def holds_signed(written: onnx.ModelProto) -> bool:
+    """Whether weights of products are stored as signed bytes in an integer file of ours."""
+    stored = {tensor.name: tensor for tensor in written.graph.initializer}
+    return any(
+        len(node.input) > 2
+        and node.op_type == "DequantizeLinear"
+        and all(
+            name in stored and stored[name].data_type == TensorProto.INT8
+            for name in (node.input[0], node.input[2])
+        )
+        for node in written.graph.node
+    )
+
+
+def exact_on(written: onnx.ModelProto) -> tuple[str, ...]:
+    """The instruction sets on which the runtime computes just what the integers of the file say."""
+    return DOT_PRODUCTS if holds_signed(written) else UNSIGNED_EXACT_ON
