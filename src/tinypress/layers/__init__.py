@@ -1,6 +1,7 @@
 """Layers as plain data. A technique that replaces tensors calls ``fit_attributes``; the archive writes
 ``structure(model)`` beside the weights and, to open them, loads them into ``rebuild(stock, shapes)``."""
 
+from tinypress.layers.copying import copy_model
 from tinypress.layers.depth import Zero, kept_entries, shorten, stock_name, stock_path
 from tinypress.layers.own import config_numbers, own_config, own_widths, put_config, set_width, width_of
 from tinypress.layers.pairs import can_be_paired, paired
@@ -10,7 +11,6 @@ from tinypress.layers.widths import (
     Size,
     attributes_of,
     can_resize,
-    copy_model,
     fit_attributes,
     has_widths,
     owned_tensors,

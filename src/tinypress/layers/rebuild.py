@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from tinypress.errors import ModelError
+from tinypress.layers.copying import copy_model
 from tinypress.layers.depth import Zero, kept_entries, shorten
 from tinypress.layers.own import set_width
 from tinypress.layers.pairs import Pair, can_be_paired, paired
@@ -18,7 +19,6 @@ from tinypress.layers.widths import (
     LayerShape,
     attributes_of,
     can_resize,
-    copy_model,
     fit_attributes,
     has_widths,
     owned_tensors,

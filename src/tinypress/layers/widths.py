@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -123,30 +122,6 @@ def owned_tensors(layer: nn.Module) -> dict[str, Tensor]:
 def parameters_once(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     """Every parameter with its first full name; one that several modules share comes once."""
     return iter(model.named_parameters(remove_duplicate=True))
-
-
-def copy_model(
-    model: nn.Module, *, share: bool = False, instead: Mapping[Tensor, Tensor] | None = None
-) -> nn.Module:
-    """A deep copy that shares no tensor with ``model``.
-
-    Args:
-        share: let it share the parameters all the same, for a copy that only reads them.
-        instead: tensors that take the place of some parameters or buffers, which are then not copied.
-
-    Raises:
-        ModelError: the network holds something that cannot be copied, such as a weight that hangs on a graph.
-    """
-    try:
-        memo: dict[int, object] = {id(p): p for p in model.parameters()} if share else {}
-        memo.update({id(old): new for old, new in (instead or {}).items()})
-        return copy.deepcopy(model, memo)
-    except (RuntimeError, TypeError) as error:
-        raise ModelError(
-            f"copying {type(model).__name__}",
-            f"the network cannot be copied ({str(error).splitlines()[0]})",
-            "Keep only leaf tensors and plain values as attributes of its modules",
-        ) from error
 
 
 def replace_module(model: nn.Module, path: str, new: nn.Module) -> None:
