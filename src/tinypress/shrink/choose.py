@@ -49,15 +49,15 @@ def _removable(group: Group, scores: Tensor, most: int) -> list[int]:
     """Units in rising order of importance, the earlier first among equals; one that is the last of a tensor stays."""
     ranked = torch.argsort(scores, stable=True).tolist()
     # where every unit has a place the last but one may leave, which `most` sees to
-    partial = [part for part in group.slices if not all(part.indices)]
+    partial = [part.counts > 0 for part in group.slices if not part.counts.all()]
     if not partial:
         return ranked[: max(most, 0)]
-    left = [sum(map(bool, part.indices)) for part in partial]
+    left = [int(part.sum()) for part in partial]
     order: list[int] = []
     for unit in ranked:
         if len(order) >= most:
             break
-        used = [i for i, part in enumerate(partial) if part.indices[unit]]
+        used = [i for i, part in enumerate(partial) if part[unit]]
         if all(left[i] > 1 for i in used):
             order.append(unit)
             for i in used:

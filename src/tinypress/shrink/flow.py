@@ -86,14 +86,16 @@ class Flow:
         """A dimension of ``count`` indices that is never cut."""
         label = self.fresh(1)
         self.fence(label, fence)
-        return np.repeat(label, count)
+        return np.broadcast_to(label, (count,))
 
     def find(self, labels: Labels) -> Labels:
         """For each label the one that stands for its class, the smallest in it."""
+        if labels.strides == (0,) and len(labels) > 1:
+            return np.broadcast_to(self.find(labels[:1]), labels.shape)
         roots = self._parent[labels]
         while True:
             above = self._parent[roots]
-            if (above == roots).all():
+            if not np.count_nonzero(above != roots):
                 break
             roots = above
         self._parent[labels] = roots
@@ -105,26 +107,30 @@ class Flow:
             return
         if len(one) != len(other):
             raise Unfollowed
+        if one.strides == other.strides == (0,):
+            one, other = one[:1], other[:1]
         while True:  # a class that meets two others joins one of them at a time
             a, b = self.find(one), self.find(other)
-            if (a == b).all():
+            apart = a != b
+            count = np.count_nonzero(apart)
+            if not count:
                 return
-            low, high = np.minimum(a, b), np.maximum(a, b)
-            np.minimum.at(self._parent, high, low)
-            joined = np.unique(high[low != high])
-            self._hand_over(joined[self._held[joined] > 0])
+            if count < len(a):
+                a, b = a[apart], b[apart]
+            high = np.maximum(a, b)
+            self._parent[high] = np.minimum(a, b)
+            fenced = self._held[high] > 0
+            if np.count_nonzero(fenced):
+                self._hand_over(high[fenced])
 
     def _hand_over(self, joined: Labels) -> None:
         """Classes that were joined to others give them their fences; where both have one, it is the other's."""
-        pairs = np.unique(np.stack([self.find(joined), self._held[joined]]), axis=1)
-        while pairs.size:
-            first = np.unique(pairs[0], return_index=True)[1]
-            roots, given = pairs[:, first]
-            held = self._held[roots]
-            for one, more in set(zip(held.tolist(), given.tolist(), strict=True)):
-                both = self._set(self._sets[more] | self._sets[one])
-                self._held[roots[(held == one) & (given == more)]] = both
-            pairs = np.delete(pairs, first, axis=1)
+        roots, given = self.find(joined), self._held[joined]
+        for more in _distinct(given):
+            to = roots[given == more]
+            held = self._held[to]
+            for one in _distinct(held):
+                self._held[to[held == one]] = self._set(self._sets[more] | self._sets[one])
 
     def _set(self, fences: dict[Why, Fence]) -> int:
         place = self._places.setdefault(frozenset(fences.values()), len(self._sets))
@@ -134,11 +140,10 @@ class Flow:
 
     def fence(self, labels: Labels, fence: Fence) -> None:
         """None of these labels may be cut."""
-        roots = np.unique(self.find(labels))
+        roots = self.find(labels if labels.strides != (0,) else labels[:1])
         held = self._held[roots]
-        for number in np.unique(held):
-            with_this = self._set({fence.why: fence} | self._sets[number])
-            self._held[roots[held == number]] = with_this
+        for number in _distinct(held):
+            self._held[roots[held == number]] = self._set({fence.why: fence} | self._sets[number])
 
     def mark(self, mark: Mark, labels: Labels) -> None:
         """Note what happened to the labels of a dimension."""
@@ -147,7 +152,7 @@ class Flow:
     def marked(self, mark: Mark) -> set[int]:
         """The labels that stand for the classes on which the mark was left."""
         return {
-            root for labels in self._marks.get(mark, ()) for root in np.unique(self.find(labels)).tolist()
+            root for labels in self._marks.get(mark, ()) for root in _distinct(self.find(labels))
         }
 
     def norm(self, node: Node, labels: Labels) -> None:
@@ -159,6 +164,8 @@ class Flow:
 
     def fence_of(self, labels: Labels) -> Fence | None:
         """The weightiest reason why some of these labels must stay, if there is one."""
+        if not np.count_nonzero(self._held[self.find(labels)]):
+            return None
         held = self._held[self.find(np.unique(labels))][::-1]
         numbers, last = np.unique(held, return_index=True)
         found: dict[Why, Fence] = {}
@@ -169,7 +176,7 @@ class Flow:
 
     def is_free(self, labels: Labels) -> bool:
         """True where at least one label could still be cut."""
-        return bool((self._held[self.find(labels)] == 0).any())
+        return np.count_nonzero(self._held[self.find(labels)]) < len(labels)
 
     def is_parameter(self, value: object) -> bool:
         """True for an argument that is a parameter or buffer, not something computed."""
@@ -199,6 +206,12 @@ class Flow:
     def plain(self, node: Node, shape: Sequence[int]) -> Dims:
         """Labels for dimensions that are never cut, because of the call that made them."""
         return tuple(self.fixed(size, operation(node)) for size in shape)
+
+
+def _distinct(numbers: Labels) -> list[int]:
+    """Which numbers there are, in rising order; mostly one."""
+    first = numbers[:1]
+    return (first if not np.count_nonzero(numbers != first) else np.unique(numbers)).tolist()
 
 
 def operation(node: Node) -> Fence:

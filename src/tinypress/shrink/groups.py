@@ -6,10 +6,9 @@ into ``Group`` facts that hold names and indices only.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
 from typing import Literal
 
 import numpy as np
@@ -30,23 +29,48 @@ Source = tuple[str, int]
 """A parameter by its first full name, and the dimension along which it computes neurons."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Slice:
-    """One dimension of one parameter or buffer (by its first full name): ``indices[u]`` go with neuron u.
+    """One dimension of one parameter or buffer (by its first full name): which of its indices go with which neuron.
 
-    A neuron that has no place here has an empty tuple; the dimension may hold indices of other groups too.
+    Index ``at[i]`` goes with neuron ``units[i]``, of ``width`` neurons; they stand neuron by neuron, those of one in
+    rising order. A neuron may have no place here, and the dimension may hold indices of other groups too.
     """
 
     tensor: str
     dim: int
-    indices: tuple[tuple[int, ...], ...]
+    units: NDArray[np.int64]
+    at: NDArray[np.int64]
+    width: int
 
     @cached_property
-    def flat(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The unit and the index of every place, unit by unit."""
-        counts = np.fromiter(map(len, self.indices), dtype=np.int64, count=len(self.indices))
-        indices = np.fromiter(chain.from_iterable(self.indices), dtype=np.int64, count=int(counts.sum()))
-        return np.repeat(np.arange(len(counts)), counts), indices
+    def counts(self) -> NDArray[np.int64]:
+        """How many indices each neuron has, [width]."""
+        return np.bincount(self.units, minlength=self.width)
+
+    @cached_property
+    def indices(self) -> tuple[tuple[int, ...], ...]:
+        """The indices of each neuron."""
+        ends = np.cumsum(self.counts).tolist()
+        at = self.at.tolist()
+        return tuple(tuple(at[start:end]) for start, end in zip([0, *ends], ends, strict=False))
+
+    def of(self, units: Sequence[int]) -> NDArray[np.int64]:
+        """The indices that go with any of these neurons."""
+        chosen = np.zeros(self.width, dtype=bool)
+        chosen[list(units)] = True
+        return self.at[chosen[self.units]]
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Slice)
+            and (self.tensor, self.dim, self.width) == (other.tensor, other.dim, other.width)
+            and np.array_equal(self.units, other.units)
+            and np.array_equal(self.at, other.at)
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.tensor, self.dim, self.width))
 
 
 @dataclass(frozen=True)
@@ -118,21 +142,21 @@ def survey(traced: Traced, model: nn.Module, *, exact: bool = True, units: Units
     flow, tensors = _follow(traced, model, None, exact)
     if flow.splits:
         flow, tensors = _follow(traced, model, _axes(flow, units), exact)
-    modules = dict(model.named_modules())
     sources = [source for source in flow.producers if source[0] in tensors]
+    fences = {(name, dim): flow.fence_of(tensors[name][dim]) for name, dim in sources}
     components = _components(flow, {source: tensors[source[0]][source[1]] for source in sources})
-    free = [c for c in components if all(flow.fence_of(tensors[name][dim]) is None for name, dim in c)]
+    free = [c for c in components if all(fences[source] is None for source in c)]
     groups, roots, unit_roots = _groups(flow, tensors, free)
     reached = {(part.tensor, part.dim) for group in groups for part in group.slices}
     read = {path for group in groups for path in group.producers}
     left: dict[str, Fence | None] = {}
     first_name = {id(p): name for name, p in model.named_parameters()}
     fence_of = {
-        source: next((f for name, dim in c if (f := flow.fence_of(tensors[name][dim]))), None)
+        source: next((found for each in c if (found := fences[each])), None)
         for c in components
         for source in c
     }
-    for path, layer in modules.items():
+    for path, layer in model.named_modules():
         owned = [
             first_name[id(p)]
             for p in owned_tensors(layer).values()
@@ -183,10 +207,11 @@ def _follow(
     """Run the rules over the graph. Returns the labels, and those of each dimension of each tensor by name."""
     flow = Flow(axes, exact=exact)
     tensors: dict[str, Dims] = {}
+    modules = dict(model.named_modules(remove_duplicate=False))
     for node in traced:
         flow.nodes[node.name] = node
         if node.kind != "call":
-            flow.values[node.name] = _given(flow, node, model, tensors)
+            flow.values[node.name] = _given(flow, node, modules, tensors)
             continue
         rule = RULES.get(node.op)
         try:
@@ -205,14 +230,14 @@ def _follow(
     return flow, tensors
 
 
-def _given(flow: Flow, node: Node, model: nn.Module, tensors: dict[str, Dims]) -> Dims:
+def _given(flow: Flow, node: Node, modules: Mapping[str, nn.Module], tensors: dict[str, Dims]) -> Dims:
     shape = node.shape or ()
     if node.tensor is None:
         return tuple(flow.fixed(size, Fence("input")) for size in shape)
     if node.tensor not in tensors:
         tensors[node.tensor] = tuple(flow.fresh(size) for size in shape)
         path = node.tensor.rpartition(".")[0]
-        owner = model.get_submodule(path)
+        owner = modules[path]
         if not can_resize(owner):
             for labels in tensors[node.tensor]:
                 flow.fence(labels, Fence("module", type(owner).__name__, path))
@@ -230,15 +255,22 @@ def _unknown(flow: Flow, node: Node) -> None:
 
 
 def _components(flow: Flow, sources: Mapping[Source, Labels]) -> list[list[Source]]:
-    """Producers that share a neuron belong together."""
-    components: list[tuple[set[int], list[Source]]] = []
-    for name, labels in sources.items():
-        roots = set(flow.find(labels).tolist())
-        touching = [c for c in components if c[0] & roots]
-        merged = (roots.union(*(c[0] for c in touching)), [n for c in touching for n in c[1]] + [name])
-        components = [c for c in components if c not in touching] + [merged]
+    """Producers that share a neuron belong together; in the order of the first of each."""
+    roots = flow.roots()
+    owner = np.full(len(roots), -1)
+    components: dict[int, list[Source]] = {}
+    for place, (source, labels) in enumerate(sources.items()):
+        own = roots[labels]
+        before = owner[own]
+        joined = [] if before.max(initial=-1) < 0 else [n for n in np.unique(before).tolist() if n >= 0]
+        number = joined[0] if joined else place
+        components.setdefault(number, []).append(source)
+        for other in joined[1:]:
+            components[number] += components.pop(other)
+            owner[owner == other] = number
+        owner[own] = number
     order = {source: place for place, source in enumerate(sources)}
-    return sorted((names for _, names in components), key=lambda names: order[names[0]])
+    return [sorted(components[number], key=order.__getitem__) for number in sorted(components)]
 
 
 def _groups(
@@ -260,17 +292,16 @@ def _groups(
             if number >= 0:
                 norms[number][f"{fence.name} in {fence.module!r}" if fence.module else fence.name] = None
     slices: list[list[Slice]] = [[] for _ in components]
-    same: dict[bytes, tuple[tuple[int, ...], ...]] = {}  # many slices hold the same indices
     for tensor, dims in tensors.items():
         for dim, labels in enumerate(dims):
-            numbers = group_of[roots[labels]]
-            for number in np.unique(numbers[numbers >= 0]):
-                at = np.flatnonzero(numbers == number)
-                units = unit_of[roots[labels[at]]]
-                key = b"".join(part.tobytes() for part in (at, units, np.array(widths[number])))
-                if key not in same:
-                    same[key] = _by_unit(at, units, widths[number])
-                slices[number].append(Slice(tensor, dim, same[key]))
+            own = roots[labels]
+            numbers = group_of[own]
+            if numbers.max(initial=-1) < 0:
+                continue
+            for number in np.unique(numbers).tolist():
+                if number >= 0:
+                    at = np.flatnonzero(numbers == number)
+                    slices[number].append(_slice(tensor, dim, at, unit_of[own[at]], widths[number]))
     groups = tuple(
         Group(
             tuple(dict.fromkeys(name.rpartition(".")[0] for name, _ in names)),
@@ -284,13 +315,11 @@ def _groups(
     return groups, roots, tuple(unit_roots)
 
 
-def _by_unit(indices: Labels, units: Labels, width: int) -> tuple[tuple[int, ...], ...]:
-    """The indices of each unit, in rising order."""
-    in_order = indices[np.argsort(units, kind="stable")].tolist()
-    if len(units) == width and len(np.unique(units)) == width:
-        return tuple(zip(in_order))
-    ends = np.cumsum(np.bincount(units, minlength=width)).tolist()
-    return tuple(tuple(in_order[start:end]) for start, end in zip([0, *ends], ends, strict=False))
+def _slice(tensor: str, dim: int, at: Labels, units: Labels, width: int) -> Slice:
+    if (units[1:] < units[:-1]).any():
+        order = np.argsort(units, kind="stable")
+        at, units = at[order], units[order]
+    return Slice(tensor, dim, units, at, width)
 
 
 def note(layer: str, fence: Fence | None, model: nn.Module) -> Note:

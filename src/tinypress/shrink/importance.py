@@ -120,8 +120,7 @@ def group_importance(
             each = each / each.mean()
         places = group.slice_of(tensor, dim)
         assert places is not None
-        for unit, indices in enumerate(places.indices):
-            total[unit] += each[list(indices)].sum()
+        total.index_add_(0, torch.from_numpy(places.units), each[torch.from_numpy(places.at)])
     return total
 
 
@@ -139,12 +138,13 @@ def least_important(group: Group, importance: Tensor, ratio: float) -> tuple[int
     tensor's is passed over.
     """
     count = min(round(ratio * group.width), group.width - 1)
-    left = [sum(map(bool, s.indices)) for s in group.slices]
+    has = [s.counts > 0 for s in group.slices]
+    left = [int(each.sum()) for each in has]
     removed: list[int] = []
     for unit in torch.argsort(importance, stable=True).tolist():
         if len(removed) == count:
             break
-        used = [i for i, s in enumerate(group.slices) if s.indices[unit]]
+        used = [i for i, each in enumerate(has) if each[unit]]
         if all(left[i] > 1 for i in used):
             removed.append(unit)
             for i in used:

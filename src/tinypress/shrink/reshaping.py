@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from math import prod
 
 import numpy as np
 import torch
@@ -32,7 +33,7 @@ def view(flow: Flow, node: Node) -> Dims | None:
         free = [i for i in old if len(x[i]) > 1 and flow.is_free(x[i])]
         # A neuron that is laid out along another one, or along a batch of any size, has no fixed place any more.
         if len(free) > 1 and flow.axes is None:
-            result.extend(_split(flow, node, flow.fresh(int(np.prod([len(x[i]) for i in old]))), new))
+            result.extend(_split(flow, node, flow.fresh(prod(len(x[i]) for i in old)), new))
             continue
         if len(free) > 1 or (free and any(i in source.batch_dims for i in old)):
             for i in free:
@@ -42,11 +43,11 @@ def view(flow: Flow, node: Node) -> Dims | None:
         outer, inner = 1, 1
         if free:
             place = old.index(free[0])
-            outer, inner = int(np.prod(sizes[:place])), int(np.prod(sizes[place + 1 :]))
+            outer, inner = prod(sizes[:place]), prod(sizes[place + 1 :])
             merged = np.tile(np.repeat(x[free[0]], inner), outer)
         else:
             wide = [i for i in old if len(x[i]) > 1]
-            merged = x[wide[0]] if len(wide) == 1 else flow.fixed(int(np.prod(sizes)), operation(node))
+            merged = x[wide[0]] if len(wide) == 1 else flow.fixed(prod(sizes), operation(node))
         result.extend(_split(flow, node, merged, new))
     return tuple(result)
 
@@ -75,7 +76,7 @@ def _split(flow: Flow, node: Node, merged: Labels, new: Sequence[int]) -> list[L
     if len(sizes) == 1:
         return [merged]
     cube = merged.reshape(sizes)
-    telling = [i for i in range(len(sizes)) if (cube != cube.take([0], axis=i)).any()]
+    telling = [] if merged.strides == (0,) else [i for i in range(len(sizes)) if _varies(cube, i)]
     if telling and flow.is_free(merged):
         if flow.axes is None:
             return _asked(flow, node, new)
@@ -95,6 +96,12 @@ def _split(flow: Flow, node: Node, merged: Labels, new: Sequence[int]) -> list[L
         return [np.repeat(merged[:1], size) for size in sizes]
     labels = np.moveaxis(cube, telling[0], 0).reshape(sizes[telling[0]], -1)[:, 0]
     return [labels if i == telling[0] else flow.plain(node, (size,))[0] for i, size in enumerate(sizes)]
+
+
+def _varies(cube: Labels, axis: int) -> bool:
+    """True where the labels along one axis are not all those at its beginning."""
+    first = cube[(slice(None),) * axis + (slice(0, 1),)]
+    return bool(np.count_nonzero(cube != first))
 
 
 def _asked(flow: Flow, node: Node, new: Sequence[int]) -> list[Labels]:

@@ -168,8 +168,8 @@ def _rows(tensor: Tensor, part: Slice) -> Tensor:
 
 def _per_unit(values: Tensor, part: Slice) -> Tensor:
     """Values by index summed up by unit."""
-    units, at = map(torch.from_numpy, part.flat)
-    return torch.zeros(len(part.indices), dtype=torch.float64).index_add_(0, units, values[at])
+    units, at = torch.from_numpy(part.units), torch.from_numpy(part.at)
+    return torch.zeros(part.width, dtype=torch.float64).index_add_(0, units, values[at])
 
 
 def _lengths(tensor: Tensor, part: Slice) -> Tensor:

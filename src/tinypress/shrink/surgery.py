@@ -217,9 +217,9 @@ def cut_out(model: nn.Module, cuts: Sequence[Cut]) -> nn.Module:
     gone: dict[str, dict[int, set[int]]] = {}
     for cut in cuts:
         for part in cut.group.slices:
-            indices = {index for unit in cut.units for index in part.indices[unit]}
-            if indices:
-                gone.setdefault(part.tensor, {}).setdefault(part.dim, set()).update(indices)
+            indices = part.of(cut.units)
+            if len(indices):
+                gone.setdefault(part.tensor, {}).setdefault(part.dim, set()).update(indices.tolist())
     named: dict[str, Tensor] = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     instead = {named[name]: _without(named[name], dims) for name, dims in gone.items()}
     copied = copy_model(model, instead=instead)
