@@ -102,6 +102,11 @@ LEFT_TO_EXPORT = {
     "a list": lambda m, y: y * y.tolist()[0][0],
     "a shape of its values": lambda m, y: y[y[:, 0] > 0].sum(0, keepdim=True) + y,
     "half the batch": lambda m, y: y[: len(y) // 2],
+    "half the batch, but one": lambda m, y: y[: max(len(y) // 2, 1)],
+    "an eighth of the batch, but one": lambda m, y: y[: max(len(y) // 8, 1)],
+    "at most so many": lambda m, y: y[: min(len(y), 32)],
+    "odd or even": lambda m, y: y if len(y) % 2 else y.relu(),
+    "what is left of threes": lambda m, y: y[:, : 1 + len(y) % 3],
     "every sample with every other": lambda m, y: (y @ y.T).reshape(len(y) * len(y)),
     "one sample is another case": lambda m, y: y.squeeze(0) if len(y) == 1 else y.relu(),
 }
@@ -110,6 +115,8 @@ LEFT_TO_EXPORT = {
 @pytest.mark.parametrize("what", LEFT_TO_EXPORT.values(), ids=LEFT_TO_EXPORT)
 def test_what_two_runs_without_values_cannot_tell_is_not_recorded(what):
     model = built(what)
+    for batch in (1, 2, 3, 4):
+        assert what is LEFT_TO_EXPORT["one sample is another case"] or record(model, samples(batch)) is None
     assert record(model, samples(1)) is None
     assert not torch.compiler.is_compiling()
     assert torch.backends.mha.get_fastpath_enabled()

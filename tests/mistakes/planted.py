@@ -23,23 +23,30 @@ class Planted:
 PLANTED: tuple[Planted, ...] = (
     # tracing
     Planted(
-        "a size that doubles with the batch is taken as fixed",
-        "graph/record.py",
-        "return FreeSize.of(one, one // batches[0])",
+        "a size that follows the batch is taken as fixed",
+        "graph/two_runs.py",
+        "return FreeSize.of(one // batches[0] * batch, one // batches[0])",
         "return one",
         "graph/test_graph_record.py::test_sizes_that_follow_the_batch_are_told_from_those_that_do_not",
     ),
     Planted(
         "a parameter that the forward pass writes is shared all the same",
         "graph/record.py",
-        "self.writes |= any(x.untyped_storage()._cdata in self._parameters for x in written)",
-        "self.writes |= any(isinstance(x, nn.Parameter) for x in written)",
+        "self.writes |= x.untyped_storage()._cdata in self._parameters",
+        "self.writes |= isinstance(x, nn.Parameter)",
         "graph/test_graph_record.py::test_a_parameter_that_the_forward_pass_writes_stays_as_it_is",
+    ),
+    Planted(
+        "a network is recorded at twice as many samples, where half of them, but one, is one in both",
+        "graph/two_runs.py",
+        "return batch + 251",
+        "return batch * 2",
+        "graph/test_graph_record.py::test_what_two_runs_without_values_cannot_tell_is_not_recorded",
     ),
     Planted(
         "fences are lost when classes of neurons meet",
         "shrink/flow.py",
-        "self._hand_over(joined[self._held[joined] > 0])",
+        "self._hand_over(high[fenced])",
         "pass",
         "shrink/test_shrink_fences.py",
     ),

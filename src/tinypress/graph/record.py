@@ -1,10 +1,10 @@
 """Trace a network by watching it run twice on the meta device, where tensors have shapes and no values.
 
 ``torch.export`` proves what holds for every batch size, which takes it up to a hundred times as long as the network
-runs. Here the network runs on its example's shapes and on those of another number of samples. In inference mode a dispatch
-mode sees the same ATen operations that export writes, before torch takes them apart. ``two_runs.py`` reads off both
-what follows the batch. What cannot be told so, and any operation that wants a value out of a tensor, gives None:
-``trace`` then leaves the network to ``torch.export``.
+runs. Here the network runs on its example's shapes and on those of another number of samples. In inference mode a
+dispatch mode sees the same ATen operations that export writes, before torch takes them apart. ``two_runs.py`` reads
+off both what follows the batch. What cannot be told so, and any operation that wants a value out of a tensor, gives
+None: ``trace`` then leaves the network to ``torch.export``.
 """
 
 from __future__ import annotations
@@ -286,7 +286,9 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         )
         return name
 
-    def _value(self, kind: Kind, x: Tensor, tensor: str | None = None, constant: Tensor | None = None) -> None:
+    def _value(
+        self, kind: Kind, x: Tensor, tensor: str | None = None, constant: Tensor | None = None
+    ) -> None:
         name = self._name(kind)
         self.nodes.append(Node(name, kind, shape=tuple(x.shape), tensor=tensor, constant=constant))
         self._known(x, name)

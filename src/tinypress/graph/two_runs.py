@@ -22,10 +22,10 @@ def other_batch(batch: int) -> int:
     """How many samples the second run has, beside ``batch``.
 
     So many more that what usual arithmetic makes of a number of samples, such as half of it but at least 1, its
-    remainder, or at most 32 of it, is neither equal for both nor as many times larger; and few enough that a network
-    with a loop over its samples is recorded all the same.
+    remainder, or at most 32 of it, is neither equal for both nor as many times larger (their difference is a prime
+    number, so that all smaller remainders differ); and few enough that a loop over the samples ends.
     """
-    return 251 if batch % 2 == 0 else 254
+    return batch + 251
 
 
 def joined(
@@ -50,18 +50,18 @@ def _node(one: Node, other: Node, batches: tuple[int, int], batch: int) -> Node:
         one.constant is not None and not torch.equal(one.constant, other.constant)  # type: ignore[arg-type]
     ):
         raise Differs
-    if one.shape == other.shape and one.args == other.args and one.kwargs == other.kwargs:
-        if one.part_shapes == other.part_shapes:
-            return one
+    if (one.shape, one.part_shapes, one.args, one.kwargs) == (
+        other.shape, other.part_shapes, other.args, other.kwargs
+    ):  # fmt: skip
+        return one
     shape = None if one.shape is None else _both(one.shape, other.shape, batches, batch)
+    parts = _both(one.part_shapes, other.part_shapes, batches, batch)
     return replace(
         one,
         args=_both(one.args, other.args, batches, batch),
         kwargs=_both(dict(one.kwargs), dict(other.kwargs), batches, batch),
         shape=None if shape is None else tuple(map(int, shape)),
-        part_shapes=tuple(
-            tuple(map(int, _both(a, b, batches, batch))) for a, b in zip(one.part_shapes, other.part_shapes, strict=True)
-        ),
+        part_shapes=tuple(tuple(map(int, part)) for part in parts),
         batch_dims=tuple(place for place, size in enumerate(shape or ()) if isinstance(size, FreeSize)),
     )
 

@@ -71,7 +71,7 @@ def _copied(value: Any, memo: Memo) -> Any:
         made = memo[id(value)] = set()
     elif kind is tuple and all(type(each) in _UNCHANGING for each in value):
         made = value
-    elif _is_plain(kind):
+    elif _is_plain(kind):  # type: ignore[arg-type]
         made = memo[id(value)] = object.__new__(kind)
         state = {
             name: each if type(each) in _UNCHANGING else _copied(each, memo)
@@ -81,7 +81,7 @@ def _copied(value: Any, memo: Memo) -> Any:
         if isinstance(value, nn.Module):
             made.__setstate__(state)
         else:
-            vars(made).update(state)
+            made.__dict__.update(state)
     else:
         made = copy.deepcopy(value, memo)
     return made

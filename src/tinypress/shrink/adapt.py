@@ -17,6 +17,7 @@ from torch import nn
 
 from tinypress.graph import Traced
 from tinypress.layers import attributes_of, has_widths, set_width
+from tinypress.shrink.flow import Labels
 from tinypress.shrink.groups import Survey
 
 Role = tuple[str, int]
@@ -43,6 +44,13 @@ def sizes_by_module(traced: Traced, found: Survey, gone: NDArray[np.bool_]) -> S
     """For each module that runs operations: the sizes in them."""
     sizes: dict[str, dict[Role, tuple[int, int]]] = {}
     nodes = traced.by_name()
+    widths: dict[int, tuple[int, int]] = {}  # many values have the same labels
+
+    def before_and_after(labels: Labels) -> tuple[int, int]:
+        if id(labels) not in widths:
+            widths[id(labels)] = (len(labels), len(labels) - int(np.count_nonzero(gone[labels])))
+        return widths[id(labels)]
+
     for node in traced:
         if node.kind != "call":
             continue
@@ -52,11 +60,11 @@ def sizes_by_module(traced: Traced, found: Survey, gone: NDArray[np.bool_]) -> S
             word = (source.tensor or "").rpartition(".")[2] or source.label
             for dims in (found.labels.get(name, ()), *found.parts.get(name, ())):
                 for dim, labels in enumerate(dims):
-                    after = len(labels) - int(gone[labels].sum())
+                    width = before_and_after(labels)
                     role = (word, dim - len(dims))
-                    while own.get(role, (len(labels), after)) != (len(labels), after):
+                    while own.get(role, width) != width:
                         role = (f"{role[0]}'", role[1])
-                    own[role] = (len(labels), after)
+                    own[role] = width
     return sizes
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import overload
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tinypress.shrink.groups import Group
@@ -24,37 +27,58 @@ class Block:
     score: float
 
 
+@dataclass(frozen=True, eq=False)
+class Blocks(Sequence[Block]):
+    """What can leave one group, block by block. ``order`` holds its units, block ``i`` those up to ``ends[i]``."""
+
+    group: int
+    order: NDArray[np.int64]
+    ends: NDArray[np.int64]
+    scores: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    @overload
+    def __getitem__(self, place: int) -> Block: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Block]: ...
+    def __getitem__(self, place: int | slice) -> Block | list[Block]:
+        if isinstance(place, slice):
+            return [self[i] for i in range(*place.indices(len(self)))]
+        end = self.ends[place]  # also says where there is none
+        start = self.ends[place % len(self) - 1] if place % len(self) else 0
+        return Block(self.group, tuple(self.order[start:end].tolist()), float(self.scores[place]))
+
+
 def blocks_of(
     number: int, group: Group, scores: Tensor, *, multiple: int, min_width: int, price: float
-) -> list[Block]:
+) -> Blocks:
     """What can leave a group, the least important first; each block leaves a width that ``multiple`` divides.
 
     A block scores the mean of its units divided by ``price``, and never less than the block before it, which has to
     leave first. At least ``min_width`` units stay, and one in every tensor.
     """
     order = _removable(group, scores, group.width - max(min_width, 1))
-    blocks: list[Block] = []
-    values = scores.tolist()
-    start, size = 0, group.width % multiple or multiple
-    highest = float("-inf")
-    while start + size <= len(order):
-        units = tuple(order[start : start + size])
-        highest = max(highest, math.fsum(values[unit] for unit in units) / size / price)
-        blocks.append(Block(number, units, highest))
-        start, size = start + size, multiple
-    return blocks
+    ends = np.arange(group.width % multiple or multiple, len(order) + 1, multiple)
+    order = order[: ends[-1]] if len(ends) else order[:0]
+    values = scores.numpy()[order]
+    if multiple > 1:
+        each = np.split(values, ends[:-1])
+        values = np.array([math.fsum(part.tolist()) / len(part) for part in each if len(part)])
+    return Blocks(number, order, ends, np.maximum.accumulate(values / price) if len(ends) else values)
 
 
-def _removable(group: Group, scores: Tensor, most: int) -> list[int]:
+def _removable(group: Group, scores: Tensor, most: int) -> NDArray[np.int64]:
     """Units in rising order of importance, the earlier first among equals; one that is the last of a tensor stays."""
-    ranked = torch.argsort(scores, stable=True).tolist()
+    ranked = torch.argsort(scores, stable=True).numpy()
     # where every unit has a place the last but one may leave, which `most` sees to
     partial = [part.counts > 0 for part in group.slices if not part.counts.all()]
     if not partial:
         return ranked[: max(most, 0)]
     left = [int(part.sum()) for part in partial]
     order: list[int] = []
-    for unit in ranked:
+    for unit in ranked.tolist():
         if len(order) >= most:
             break
         used = [i for i, part in enumerate(partial) if part[unit]]
@@ -62,20 +86,18 @@ def _removable(group: Group, scores: Tensor, most: int) -> list[int]:
             order.append(unit)
             for i in used:
                 left[i] -= 1
-    return order
+    return np.array(order, dtype=np.int64)
 
 
-def by_share(blocks: Sequence[Sequence[Block]], dues: Sequence[int]) -> Cuts:
+def by_share(blocks: Sequence[Blocks], dues: Sequence[int]) -> Cuts:
     """Of each group as many blocks as come nearest to the units that are due to leave it."""
     cuts: Cuts = {}
     for own, due in zip(blocks, dues, strict=True):
-        units: list[int] = []
-        for block in own:
-            if abs(len(units) + len(block.units) - due) >= abs(len(units) - due):
-                break
-            units += block.units
-        if units:
-            cuts[own[0].group] = tuple(sorted(units))
+        off = np.abs(np.concatenate([[0], own.ends]) - due)
+        farther = np.flatnonzero(off[1:] >= off[:-1])
+        count = farther[0] if len(farther) else len(own)
+        if count:
+            cuts[own.group] = tuple(np.sort(own.order[: own.ends[count - 1]]).tolist())
     return cuts
 
 

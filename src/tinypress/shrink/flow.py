@@ -151,9 +151,7 @@ class Flow:
 
     def marked(self, mark: Mark) -> set[int]:
         """The labels that stand for the classes on which the mark was left."""
-        return {
-            root for labels in self._marks.get(mark, ()) for root in _distinct(self.find(labels))
-        }
+        return {root for labels in self._marks.get(mark, ()) for root in _distinct(self.find(labels))}
 
     def norm(self, node: Node, labels: Labels) -> None:
         """Statistics run over this dimension."""
@@ -176,7 +174,7 @@ class Flow:
 
     def is_free(self, labels: Labels) -> bool:
         """True where at least one label could still be cut."""
-        return np.count_nonzero(self._held[self.find(labels)]) < len(labels)
+        return int(np.count_nonzero(self._held[self.find(labels)])) < len(labels)
 
     def is_parameter(self, value: object) -> bool:
         """True for an argument that is a parameter or buffer, not something computed."""
@@ -211,7 +209,8 @@ class Flow:
 def _distinct(numbers: Labels) -> list[int]:
     """Which numbers there are, in rising order; mostly one."""
     first = numbers[:1]
-    return (first if not np.count_nonzero(numbers != first) else np.unique(numbers)).tolist()
+    found: list[int] = (np.unique(numbers) if np.count_nonzero(numbers != first) else first).tolist()
+    return found
 
 
 def operation(node: Node) -> Fence:

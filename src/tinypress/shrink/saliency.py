@@ -8,6 +8,7 @@ the loss already and are summed as they are, so that they also compare between g
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
@@ -140,7 +141,7 @@ def _summed(
         if not isinstance(tensors[part.tensor], nn.Parameter):
             continue
         if saliency == "l2":
-            places.append(_per_unit(_lengths(tensors[part.tensor], part).square(), part).sqrt())
+            places.append(_per_unit(_squares(tensors[part.tensor], part.dim), part).sqrt())
             continue
         weights = _rows(tensors[part.tensor], part)
         of_a_norm = tensors[part.tensor].dim() == 1 and part.tensor.endswith("weight")
@@ -172,14 +173,23 @@ def _per_unit(values: Tensor, part: Slice) -> Tensor:
     return torch.zeros(part.width, dtype=torch.float64).index_add_(0, units, values[at])
 
 
-def _lengths(tensor: Tensor, part: Slice) -> Tensor:
-    """The Euclidean norm of the values at each index of the slice's dimension, float64 [size]."""
+_BLOCK = 1 << 22
+
+
+def _squares(tensor: Tensor, dim: int) -> Tensor:
+    """The sum of the squares of the values at each index of a dimension, float64 [size]."""
     values = tensor.detach()
     if values.dtype in (torch.float16, torch.bfloat16):
         values = values.float()
-    others = [dim for dim in range(values.dim()) if dim != part.dim]
-    lengths = torch.linalg.vector_norm(values, dim=others) if others else values.abs()
-    return lengths.double().cpu()
+    # torch's norms over the first dimensions of a tensor jump through its memory: this goes through it once
+    before, size = math.prod(values.shape[:dim]), values.shape[dim]
+    cube = values.reshape(before, size, -1)
+    if before == 1:
+        lengths: Tensor = torch.linalg.vector_norm(cube[0], dim=1)
+        return lengths.double().square().cpu()
+    rows = max(_BLOCK // max(size * cube.shape[2], 1), 1)
+    parts = (cube[start : start + rows] for start in range(0, before, rows))
+    return torch.stack([part.square().sum(0).sum(1) for part in parts]).double().sum(0).cpu()
 
 
 def _mean_of_one(places: Sequence[Tensor]) -> Tensor:

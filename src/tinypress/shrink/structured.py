@@ -21,7 +21,7 @@ from tinypress.shrink.asked import (
     whole_number,
 )
 from tinypress.shrink.budget import Budget, measured
-from tinypress.shrink.choose import Block, Cuts, blocks_of, by_budget, by_rank, by_share, cuts_of
+from tinypress.shrink.choose import Blocks, Cuts, blocks_of, by_budget, by_rank, by_share, cuts_of
 from tinypress.shrink.costs import Cost, Costing, costing
 from tinypress.shrink.groups import Survey, Units, note, survey
 from tinypress.shrink.keep import held_by
@@ -217,10 +217,10 @@ def _step(
 
 def _blocks_of_all(
     asked: Asked, traced: Traced, found: Survey, model: nn.Module, evidence: Evidence, stuck: Sequence[str]
-) -> tuple[list[list[Block]], list[Note]]:
+) -> tuple[list[Blocks], list[Note]]:
     """What can leave each group but those of the layers that are ``stuck``, and a note for each that keeps all."""
     notes: list[Note] = []
-    blocks: list[list[Block]] = []
+    blocks: list[Blocks] = []
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     cost = None if asked.per is None else costing(traced, found, model, asked.per)
     for number, group in enumerate(found.groups):
@@ -247,7 +247,7 @@ def _blocks(
     evidence: Evidence,
     number: int,
     cost: Costing | None,
-) -> list[Block]:
+) -> Blocks:
     group = found.groups[number]
     scores = score_units(tensors, group, number, asked.importance, evidence, asked.seed)
     if asked.importance not in OF_THE_LOSS and float(scores.mean()) > 0:
@@ -264,12 +264,12 @@ def _chosen(
     traced: Traced,
     found: Survey,
     model: nn.Module,
-    blocks: Sequence[Sequence[Block]],
+    blocks: Sequence[Blocks],
     whole: Mapping[tuple[str, ...], int],
     back: Sequence[Note],
 ) -> Cuts:
     if asked.ratio is not None:
-        groups = [found.groups[own[0].group] for own in blocks]
+        groups = [found.groups[own.group] for own in blocks]
         full = [whole.get(group.producers, group.width) for group in groups]
         left = [group.width for group in groups]
         if asked.together:
