@@ -9,7 +9,7 @@ MODULE := course/modules/10_compression
 EXERCISE := course/src/tinypress_course/exercise/10_compression
 SOURCES := src tests bench docs course
 
-.PHONY: demo test test-all pretrained supported compositions lint bench encoder readme book exercise clean
+.PHONY: demo test test-all pretrained supported compositions lint bench encoder pitch readme book exercise clean
 
 demo: $(STAMP)
 	$(BIN)/tinypress demo --out runs/demo
@@ -46,7 +46,12 @@ bench: $(PRETRAINED)
 encoder: $(PRETRAINED)   # MiniLM in under 10 MB, and its page
 	for name in minilm-10mb minilm-untrained minilm-half-layers; do \
 		$(BIN)/tinypress press minilm-taught --recipe recipes/$$name.toml --threads 2 --out runs/$$name || exit 1; done
-	$(BIN)/python docs/minilm.py runs/minilm-10mb runs/minilm-untrained runs/minilm-half-layers
+	$(BIN)/python -m bench.encoder_alone runs/minilm-alone.onnx
+	$(BIN)/python docs/minilm.py runs/minilm-10mb runs/minilm-untrained runs/minilm-half-layers --alone runs/minilm-alone.onnx
+
+pitch: $(PRETRAINED)   # CREPE in under 10 MB and at 2 MB, and its page
+	$(BIN)/tinypress press crepe-noisy --recipe recipes/crepe.toml --threads 2 --out runs/crepe
+	$(BIN)/python docs/crepe.py runs/crepe
 
 book: $(COURSE)
 	$(BIN)/python course/book/build.py

@@ -40,8 +40,8 @@ makes its own from the training texts, which is fair to a network that was not t
 """
 
 
-def page(folders: list[Path]) -> str:
-    """The page as the run folders have it."""
+def page(folders: list[Path], alone: Path | None) -> str:
+    """The page as the run folders have it, with the file ``alone`` of the network without a teacher."""
     found: list[tuple[Path, Candidate]] = []
     for folder in folders:
         receipt = read_receipt(folder)
@@ -55,15 +55,17 @@ def page(folders: list[Path]) -> str:
         sys.exit(f"two runs hold a recipe of one name: {sorted(names)}")
     original = next(folder / each.artifact.path for folder, each in found if each.role == "baseline")
     files = {each.name: folder / each.artifact.path for folder, each in found}
+    if alone is not None:
+        files["alone"] = alone
     judged = encoder.measure(files, original, folders[0].parent)
     text = HEAD.format(
         runs=" ".join(str(folder) for folder in folders),
-        commands="\n".join(f"    {_command(folder)}" for folder in folders),
+        commands="\n".join([*(f"    {_command(folder)}" for folder in folders), *_command_alone(alone)]),
         rows=minilm_taught.ROWS,
         length=minilm.DEFINITION_TOKENS,
         vocabulary=len(minilm.vocabulary()),
     )
-    text += _summary(found, judged)
+    text += _summary(found, judged, alone)
     for way in encoder.WAYS:
         text += f"\n## {way.capitalize()}\n\n{_tasks(judged, way)}"
     return text
@@ -74,7 +76,11 @@ def _command(folder: Path) -> str:
     return f"tinypress press {receipt.task} --recipe recipes/{folder.name}.toml --out {folder}"
 
 
-def _summary(found: list[tuple[Path, Candidate]], judged: dict[str, Any]) -> str:
+def _command_alone(alone: Path | None) -> list[str]:
+    return [] if alone is None else [f"    python -m bench.encoder_alone {alone}"]
+
+
+def _summary(found: list[tuple[Path, Candidate]], judged: dict[str, Any], alone: Path | None) -> str:
     lines = [
         "| file | what it is | MB with tokenizer | smaller | time | steps took | mean drop as it stands | made anew |",
         "|---|---|---|---|---|---|---|---|",
@@ -92,6 +98,19 @@ def _summary(found: list[tuple[Path, Candidate]], judged: dict[str, Any]) -> str
             f"{whole / bytes_:.2f}x",
             "" if ratio is None else f"{ratio:.2f}x",
             f"{each.seconds / 60:.1f} min",
+            *(f"{mean['drop']:.1f} ({mean['low']:.1f} to {mean['high']:.1f})" for mean in means),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    if alone is not None:
+        bytes_ = alone.stat().st_size + len(minilm.vocabulary())
+        means = [judged["alone"][way]["mean"] for way in encoder.WAYS]
+        cells = [
+            "`alone` (control)",
+            "as small as `taught`, from random weights and without a teacher",
+            f"{bytes_ / 1e6:.2f}",
+            f"{whole / bytes_:.2f}x",
+            "",
+            "",
             *(f"{mean['drop']:.1f} ({mean['low']:.1f} to {mean['high']:.1f})" for mean in means),
         ]
         lines.append(f"| {' | '.join(cells)} |")
@@ -115,7 +134,9 @@ def _tasks(judged: dict[str, Any], way: encoder.Way) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="named as their recipe file is")
-    PAGE.write_text(page(parser.parse_args().runs), encoding="utf-8")
+    parser.add_argument("--alone", type=Path, metavar="FILE", help="what bench.encoder_alone wrote")
+    asked = parser.parse_args()
+    PAGE.write_text(page(asked.runs, asked.alone), encoding="utf-8")
 
 
 if __name__ == "__main__":

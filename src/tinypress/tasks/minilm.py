@@ -149,6 +149,18 @@ def network() -> SentenceEncoder:
         DataError: the package with the weights is not installed, or holds others.
         MissingExtra: transformers is not installed.
     """
+    encoder = untrained()
+    state = safetensors.torch.load(_file("model.safetensors"))
+    encoder.bert.load_state_dict({name: state[name] for name in encoder.bert.state_dict()})
+    return encoder.eval()
+
+
+def untrained(inner: int | None = None) -> SentenceEncoder:
+    """The encoder with random weights, with ``inner`` neurons in each inner layer, by default as many as it has.
+
+    Raises:
+        DataError, MissingExtra: as ``network``.
+    """
     transformers = _extra("transformers")
     given = json.loads(_file("config.json"))
     sizes = {
@@ -158,13 +170,12 @@ def network() -> SentenceEncoder:
             "max_position_embeddings", "type_vocab_size", "layer_norm_eps", "hidden_act",
         )
     }  # fmt: skip
+    if inner is not None:
+        sizes["intermediate_size"] = inner
     with torch.random.fork_rng(devices=[]):
         config = transformers.BertConfig(**sizes, attn_implementation="eager")
         bert = transformers.BertModel(config, add_pooling_layer=False)
-    state = safetensors.torch.load(_file("model.safetensors"))
-    kept = bert.state_dict()
-    bert.load_state_dict({name: state[name] for name in kept})
-    return SentenceEncoder(bert).eval()
+    return SentenceEncoder(bert)
 
 
 def tokens(lines: Sequence[str], most: int) -> Columns:
