@@ -98,11 +98,13 @@ class QuantizedValue:
 class QuantPlan:
     """Every decision of a quantization: weights by parameter name, activations by value of the float graph.
 
-    ``values`` is empty where only weights are quantized.
+    ``values`` is empty where only weights are quantized. ``dynamic`` names the weights of layers that round their
+    input at run time, to the range that it has.
     """
 
     weights: Mapping[str, QuantizedWeight] = field(default_factory=dict)
     values: Mapping[str, QuantizedValue] = field(default_factory=dict)
+    dynamic: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

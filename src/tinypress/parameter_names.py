@@ -1,15 +1,18 @@
 """Which parameters and layers of a network the constants and nodes of its ONNX graph are.
 
 The exporter gives constants that it made of parameters a number for a name: it transposes the weight of a product, and
-stacks and reorders the gates of a recurrent layer. A finding that names ``val_5`` helps nobody.
+stacks and reorders the gates of a recurrent layer; where that is large it leaves the nodes that do so in the graph.
+A finding that names ``val_5`` helps nobody.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import onnx
+import onnx.reference
 import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
@@ -17,11 +20,14 @@ from torch import Tensor, nn
 
 _QDQ = frozenset({"QuantizeLinear", "DequantizeLinear"})
 # PyTorch's gates in the order of ONNX: input, output, forget, cell; update, reset, hidden
-_GATES: dict[type[nn.Module], tuple[int, ...]] = {nn.LSTM: (0, 3, 1, 2), nn.GRU: (1, 0, 2), nn.RNN: (0,)}
+_PUTTING = frozenset({"Slice", "Concat", "Unsqueeze", "Transpose", "Reshape", "Squeeze"})
+_RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
+GATES: dict[type[nn.Module], tuple[int, ...]] = {nn.LSTM: (0, 3, 1, 2), nn.GRU: (1, 0, 2), nn.RNN: (0,)}
 
 
 def with_parameter_names(proto: onnx.ModelProto, model: nn.Module) -> onnx.ModelProto:
     """``proto`` with the names of ``model``'s parameters on all matrices that are one of them, turned or stacked."""
+    _fold_recurrent(proto)
     stored = {tensor.name for tensor in proto.graph.initializer}
     made = [(name, array) for name, array in _made_of_parameters(model) if name not in stored]
     renamed: dict[str, str] = {}
@@ -42,6 +48,47 @@ def with_parameter_names(proto: onnx.ModelProto, model: nn.Module) -> onnx.Model
         for position, read in enumerate(node.input):
             node.input[position] = renamed.get(read, read)
     return proto
+
+
+def _fold_recurrent(proto: onnx.ModelProto) -> None:
+    """Work out weights of recurrent layers that nodes put together of stored tensors, and drop those nodes."""
+    graph = proto.graph
+    maker = {name: node for node in graph.node for name in node.output if name}
+    values = {tensor.name: tensor for tensor in graph.initializer}
+    opsets = {entry.domain: entry.version for entry in proto.opset_import}
+    arrays: dict[str, Any] = {}
+
+    def worked_out(name: str) -> bool:
+        if name in arrays or name in values:
+            arrays.setdefault(name, numpy_helper.to_array(values[name]) if name in values else None)
+            return True
+        node = maker.get(name)
+        if node is None or node.op_type not in _PUTTING or not all(worked_out(x) for x in node.input if x):
+            return False
+        run: Any = onnx.reference.ReferenceEvaluator(node, opsets=opsets)
+        found = run.run(None, {x: arrays[x] for x in node.input if x})
+        arrays.update(zip(node.output, found, strict=True))
+        return True
+
+    folded: set[str] = set()
+    for node in graph.node:
+        if node.op_type in _RECURRENT:
+            folded |= {name for name in node.input[1:3] if name not in values and worked_out(name)}
+    if not folded:
+        return
+    graph.initializer.extend(
+        numpy_helper.from_array(np.ascontiguousarray(arrays[name]), name) for name in folded
+    )
+    nodes, used = [], {value.name for value in graph.output}
+    for node in reversed(graph.node):
+        if used & set(node.output) - folded:
+            nodes.append(node)
+            used |= set(node.input)
+    kept = [tensor for tensor in graph.initializer if tensor.name in used]
+    graph.ClearField("node")
+    graph.node.extend(reversed(nodes))
+    graph.ClearField("initializer")
+    graph.initializer.extend(kept)
 
 
 def layers_of_nodes(graph: onnx.GraphProto) -> tuple[str, ...]:
@@ -65,7 +112,7 @@ def _made_of_parameters(model: nn.Module) -> Iterator[tuple[str, NDArray[np.gene
         if parameter.dim() == 2:
             yield name, _array(parameter.T)
     for name, layer in model.named_modules():
-        if isinstance(layer, nn.RNNBase) and type(layer) in _GATES:
+        if isinstance(layer, nn.RNNBase) and type(layer) in GATES:
             for number in range(layer.num_layers):
                 for part, array in _recurrent(layer, number):
                     yield f"{name}.{part}_l{number}" if name else f"{part}_l{number}", array
@@ -87,7 +134,7 @@ def _recurrent(layer: nn.RNNBase, number: int) -> Iterator[tuple[str, NDArray[np
 def _in_order(layer: nn.RNNBase, name: str) -> NDArray[np.generic]:
     parameter = getattr(layer, name)
     assert isinstance(parameter, Tensor)
-    order = _GATES[type(layer)]
+    order = GATES[type(layer)]
     return _array(torch.cat([parameter.detach().chunk(len(order))[gate] for gate in order]))
 
 

@@ -57,6 +57,28 @@ PLANTED: tuple[Planted, ...] = (
         "return True",
         "shrink/test_two_traces.py::test_what_is_masked_is_no_memory_that_others_read",
     ),
+    # integers at run time
+    Planted(
+        "the range at run time does not hold zero",
+        "quantize/reference/dynamic.py",
+        "np.float32(end(x, initial=0.0))",
+        "np.float32(end(x, initial=None) if x.size else 0)",
+        "ship/test_dynamic.py::test_integers_are_those_of_the_standard_and_zero_is_exact",
+    ),
+    Planted(
+        "the gates of an LSTM stand in PyTorch's order in the file",
+        "quantize/recurrent.py",
+        "[list(order)].reshape(-1)",
+        ".reshape(-1)",
+        "ship/test_dynamic.py::test_an_lstm_between_calibrated_layers_on_real_data",
+    ),
+    Planted(
+        "the state of an LSTM is rounded by the range of its inputs",
+        "quantize/reference/dynamic.py",
+        "np.float32(of_h.scale) * scale_r_DG[way]",
+        "np.float32(of_x.scale) * scale_r_DG[way]",
+        "ship/test_dynamic.py::test_an_lstm_is_that_of_the_reference",
+    ),
     # the diagnosis
     Planted(
         "a float layer between integers is left to the runtime",

@@ -209,7 +209,8 @@ class Plan(Facts):
 
     ``pruned`` are the numbers of the pruned parameters. ``quantized`` are those of the names that the
     quantization plan lists, left out where these are the tensors with bits and no alias. ``values`` are the
-    plan's activations, left out where there is no plan.
+    plan's activations, left out where there is no plan. ``dynamic`` are the numbers of weights whose layers round their
+    input at run time.
     """
 
     format: Literal[1] = FORMAT
@@ -220,6 +221,7 @@ class Plan(Facts):
     pruned: Numbers = ()
     quantized: Numbers | None = None
     values: tuple[StoredValue, ...] | None = Field(default=None, strict=False)
+    dynamic: Numbers = ()
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -233,7 +235,11 @@ class Plan(Facts):
         _refuse_repeats("layers.tensors.name or aliases.name", [name for name, _ in names])
         _refuse_repeats("layers.module", [layer.module for layer in self.layers])
         _refuse_repeats("values.name", [value.name for value in self.values or ()])
-        for field, numbers in (("pruned", self.pruned), ("quantized", self.quantized or ())):
+        for field, numbers in (
+            ("pruned", self.pruned),
+            ("quantized", self.quantized or ()),
+            ("dynamic", self.dynamic),
+        ):
             if list(numbers) != sorted(set(numbers)):
                 raise ValueError(f"{field} is not in rising order")
             if numbers and numbers[-1] >= len(names):
@@ -245,6 +251,8 @@ class Plan(Facts):
             targets = {target for _, target in (names[number] for number in self.quantized)}
             if targets != integers:
                 raise ValueError("quantized does not name the tensors with bits")
+        if not {names[number][1] for number in self.dynamic} <= integers:
+            raise ValueError("dynamic names a tensor without bits")
         return self
 
     def names(self) -> list[tuple[str, int]]:

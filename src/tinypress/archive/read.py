@@ -95,4 +95,5 @@ def _quant_plan(plan: Plan, decoded: Sequence[Decoded]) -> QuantPlan | None:
         and (number in plan.quantized if plan.quantized is not None else number < len(decoded))
     }
     values = {value.name: QuantizedValue(value.scale, value.zero_point, value.bits) for value in plan.values}
-    return QuantPlan(weights, values)
+    names = [name for name, _ in plan.names()]
+    return QuantPlan(weights, values, frozenset(names[number] for number in plan.dynamic))

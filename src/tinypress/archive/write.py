@@ -61,6 +61,7 @@ def _archive(call: str, model: nn.Module, plan: QuantPlan | None, pruned: frozen
         pruned=tuple(sorted(numbers[full] for full in pruned)),
         quantized=quantized if any(alias in weights for alias in aliases) else None,
         values=None if plan is None else tuple(_value(key, values[key]) for key in sorted(values)),
+        dynamic=() if plan is None else tuple(sorted(numbers[full] for full in plan.dynamic)),
     )
     return to_bytes(written, data)
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
 from tinypress.measure.islands import Island, float_islands
-from tinypress.measure.packed import PACKED, packed_weights, unpacked_views
+from tinypress.measure.packed import AT_RUN_TIME, PACKED, packed_weights, unpacked_views
 from tinypress.measure.weights import histogram
 from tinypress.receipt import Layer
 from tinypress.runtimes.fused import read_by_integer_kernels, reads_weight
@@ -26,6 +26,7 @@ from tinypress.runtimes.onnx import open_onnx, optimized_graph, read_model
 _INTEGERS = frozenset({TensorProto.INT8, TensorProto.UINT8, TensorProto.INT4, TensorProto.UINT4})
 _SHAPES = frozenset({TensorProto.INT64, TensorProto.BOOL})
 _QDQ = frozenset({"QuantizeLinear", "DequantizeLinear"})
+_IN_INTEGERS = AT_RUN_TIME | {"QuantizeLinear"}
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def read_onnx(path: Path, example: tuple[NDArray[np.generic], ...]) -> ArtifactF
         ArtifactError: the file is truncated or cannot be run on the example.
     """
     proto = read_model(path)
-    quantized = any(node.op_type == "QuantizeLinear" for node in proto.graph.node)
+    quantized = any(node.op_type in _IN_INTEGERS for node in proto.graph.node)
     optimized = optimized_graph(path) if quantized else onnx.GraphProto()
     in_integers = read_by_integer_kernels(optimized)
     tensors = _stored(proto.graph)
@@ -124,7 +125,7 @@ def read_onnx(path: Path, example: tuple[NDArray[np.generic], ...]) -> ArtifactF
 
 
 def _layer(node: onnx.NodeProto | None, weight: _Tensor, parts: list[_Tensor], macs: int | None) -> Layer:
-    real = weight.real.T if node is not None and node.op_type == "MatMul" else weight.real
+    real = weight.real.T if node is not None and node.op_type in _TURNED else weight.real
     if node is not None and node.op_type == "Gemm" and not _attribute(node, "transB", 0):
         real = real.T
     return Layer(
@@ -138,6 +139,9 @@ def _layer(node: onnx.NodeProto | None, weight: _Tensor, parts: list[_Tensor], m
         macs=macs,
         histogram=histogram(torch.from_numpy(np.ascontiguousarray(weight.real, np.float32))),
     )
+
+
+_TURNED = ("MatMul", "MatMulInteger")  # their weights stand as [in, out]
 
 
 def _stored(graph: onnx.GraphProto) -> dict[str, _Tensor]:
@@ -231,7 +235,7 @@ def _shapes(proto: onnx.ModelProto, example: tuple[NDArray[np.generic], ...]) ->
     return shapes
 
 
-_PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "MatMulNBits")
+_PRODUCTS = ("Conv", "ConvInteger", "ConvTranspose", "Gemm", "MatMul", "MatMulInteger", "MatMulNBits")
 
 
 def _macs(
@@ -244,7 +248,7 @@ def _macs(
     if node.op_type == "ConvTranspose":
         return math.prod(shapes[node.input[0]]) * math.prod(weight[1:])
     out = math.prod(shapes[node.output[0]])
-    if node.op_type == "Conv":
+    if node.op_type in ("Conv", "ConvInteger"):
         return out * math.prod(weight[1:])
     return out * shapes[node.input[0]][-1]
 

@@ -5,7 +5,7 @@ Axes: C rows, G blocks of one row, b weights of one block, K weights of one row.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import onnx
@@ -14,6 +14,7 @@ from onnx import TensorProto, numpy_helper
 
 _TABLE_SCALES = ":s"  # what the writer adds to a table's name
 PACKED = frozenset({"MatMulNBits", "GatherBlockQuantized"})
+AT_RUN_TIME = frozenset({"MatMulInteger", "ConvInteger", "DynamicQuantizeLSTM"})
 
 
 def packed_weights(
@@ -39,6 +40,9 @@ def packed_weights(
                 found[table.name] = (real * numpy_helper.to_array(scales).reshape(-1, 1), 8)
                 constants.add(scales.name)
             continue
+        if node.op_type in AT_RUN_TIME:
+            found |= {name: (real, 8) for name, real in _integers(node, arrays, constants)}
+            continue
         if node.op_type not in PACKED:
             continue
         product = node.op_type == "MatMulNBits"
@@ -58,6 +62,32 @@ def packed_weights(
         width = _attribute(node, "K") if product else widths.get(node.output[0], rows.shape[1])
         found[name] = (rows[:, :width].astype(np.float32), bits)
     return found, frozenset(constants)
+
+
+def _integers(
+    node: onnx.NodeProto, arrays: Mapping[str, TensorProto], constants: set[str]
+) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """The weights of a layer that rounds its input at run time, as real numbers in the shape that they have there.
+
+    Names of their scales and zero points go into ``constants``.
+    """
+    recurrent = node.op_type == "DynamicQuantizeLSTM"
+    weights = [(node.input[1], node.input[3])]
+    if recurrent:
+        weights = [(node.input[1], node.input[9]), (node.input[2], node.input[11])]
+    for name, zero in weights:
+        if name not in arrays:
+            continue
+        scale = numpy_helper.to_array(arrays[f"{name}{_TABLE_SCALES}"]).astype(np.float32)
+        offset = numpy_helper.to_array(arrays[zero]).astype(np.float32)
+        constants |= {f"{name}{_TABLE_SCALES}", zero}
+        integers = numpy_helper.to_array(arrays[name]).astype(np.float32)
+        if recurrent:  # [D, I, G] with scales [D, G]
+            yield name, (integers - offset[:, None]) * scale[:, None]
+        elif node.op_type == "ConvInteger":  # [O, I, *] with scales [1, O, *]
+            yield name, (integers - offset) * scale.reshape(-1, *[1] * (integers.ndim - 1))
+        else:
+            yield name, (integers - offset) * scale
 
 
 def unpacked_views(

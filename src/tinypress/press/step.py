@@ -185,6 +185,9 @@ def _changed(step: BaseModel, *names: str) -> str | None:
     )
 
 
+_OF_RANGES = ("ranges", "percentile", "other_ranges")
+
+
 class Quantize(Strict):
     """Pack weights into integers and, at 8 bits and unless ``weights_only``, calibrate the activations.
 
@@ -195,6 +198,7 @@ class Quantize(Strict):
     whole number, or a fraction of the float weights) chooses for each layer among ``choices`` or float: least loss,
     measured on samples.
     With ``batch_norm`` its moments are estimated again on the calibration samples, behind quantized weights.
+    With ``dynamic`` all layers, or those named, round their input at run time and need no ranges: LSTM too.
     ``equalize`` shares out ranges among neighbouring layers first, ``smooth`` is the alpha with which SmoothQuant moves
     outliers into weights; ``bias_correction`` puts back the means that rounding moved.
     """
@@ -213,6 +217,7 @@ class Quantize(Strict):
     method: Literal["nearest", "mse", "hqq", "gptq", "awq", "adaround"] = "nearest"
     embeddings: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
+    dynamic: bool | tuple[str, ...] = False
     batch_norm: bool = Field(default=False, strict=True)
     ranges: Ranges = "minmax"
     percentile: float = Field(default=0.9999, strict=True, gt=0.5, le=1)
@@ -230,6 +235,8 @@ class Quantize(Strict):
         whole = not self.weights_only and self.bits == 8 and self.scheme == "symmetric"
         if (given := _changed(self, "ranges", "percentile", "other_ranges", "smooth")) and not whole:
             raise ValueError(f"{given} is of activations, which 8 symmetric bits without weights_only have")
+        if self.dynamic and (not whole or (self.dynamic is True and _changed(self, *_OF_RANGES))):
+            raise ValueError("dynamic needs 8 symmetric bits without weights_only, and has no ranges")
         if self.weights_only and not self.per_channel:
             raise ValueError("weights_only has scales for each channel or group")
         if self.layers and self.budget_bytes is not None:

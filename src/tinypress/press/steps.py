@@ -281,6 +281,7 @@ def _quantize(step: Quantize, before: Compressed, bench: Bench) -> Compressed:
         scheme=step.scheme,
         per_channel=step.per_channel,
         keep=step.keep,
+        dynamic=step.dynamic,
         ranges=step.ranges,
         other_ranges=dict(step.other_ranges),
         percentile=step.percentile,

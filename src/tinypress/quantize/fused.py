@@ -3,6 +3,7 @@
     product    Conv, Gemm or MatMul by a weight of the plan, with the bias behind it and the Relu or Clip behind that
     sum, multiply, concat, average, table    Add, Mul, Concat, the average poolings; Sigmoid and LeakyRelu
     pass       shape operators and maximum pooling: they move integers and keep their scale
+    dynamic, recurrent    a product, an LSTM: its input becomes integers at run time, what it writes is float
 
 Calibration, the reference and the check of the shipped file read the same list.
 """
@@ -10,7 +11,7 @@ Calibration, the reference and the check of the shipped file read the same list.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -19,7 +20,7 @@ from onnx import numpy_helper
 
 from tinypress.facts import QuantizedWeight
 
-Kind = Literal["product", "sum", "multiply", "concat", "average", "table", "pass"]
+Kind = Literal["product", "sum", "multiply", "concat", "average", "table", "pass", "dynamic", "recurrent"]
 
 PRODUCTS = frozenset({"Conv", "Gemm", "MatMul"})
 _KINDS: Mapping[str, Kind] = {
@@ -100,6 +101,19 @@ def fused_nodes(graph: onnx.GraphProto, weights: Collection[str]) -> tuple[Fused
         found.append(kernel)
         integers |= {*kernel.inputs, kernel.output}
     return tuple(found)
+
+
+def dynamic_nodes(graph: onnx.GraphProto, weights: Collection[str]) -> tuple[Fused, ...]:
+    """The kernels that round their input at run time, in graph order; ``weights`` are the names of theirs."""
+    found = []
+    for kernel in fused_nodes(graph, weights):
+        if kernel.kind == "product" and graph.node[kernel.nodes[0]].input[1] == kernel.weight:
+            found.append(replace(kernel, kind="dynamic"))
+    for place, node in enumerate(graph.node):
+        if node.op_type == "LSTM" and {node.input[1], node.input[2]} <= set(weights):
+            output = next(name for name in node.output if name)
+            found.append(Fused("recurrent", (place,), (node.input[0],), output, node.input[1]))
+    return tuple(sorted(found, key=lambda kernel: kernel.nodes[0]))
 
 
 def _product(

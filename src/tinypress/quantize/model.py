@@ -1,4 +1,7 @@
-"""A whole network to int8: batch norm folded, weights packed, activations calibrated. All decisions are in the plan."""
+"""A whole network to int8: batch norm folded, weights packed, activations calibrated or rounded at run time.
+
+All decisions are in the plan.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +21,15 @@ from tinypress.protocols import Quantize
 from tinypress.quantize.by_layer import Bits, bits_of, check_bits, shown
 from tinypress.quantize.calibration import judge_calibration
 from tinypress.quantize.clipping import SHARE
+from tinypress.quantize.dynamic import ROUNDING, at_run_time, fitting, rounding, what_it_costs
 from tinypress.quantize.equalize import equalize_layers
 from tinypress.quantize.fold import fold_batch_norms
 from tinypress.quantize.fused import has_integer_kernel
 from tinypress.quantize.layer import dequantize_layer_weights, quantize_layer_weights
 from tinypress.quantize.moments import restore_moments
-from tinypress.quantize.projections import input_projection, put_projection
+from tinypress.quantize.projections import as_linear, input_projection, put_projection
 from tinypress.quantize.ranges import Ranges, check_ranges
+from tinypress.quantize.recurrent import RECURRENT, has_plain_state, matrices
 from tinypress.quantize.smooth import check_alpha, smooth_layers
 from tinypress.quantize.values import calibrate
 from tinypress.task import Split
@@ -51,6 +56,7 @@ def quantize_model(
     scheme: Literal["symmetric", "affine"] = "symmetric",
     per_channel: bool = True,
     keep: Collection[str] = (),
+    dynamic: bool | Collection[str] = False,
     ranges: Ranges = "minmax",
     other_ranges: Mapping[str, Ranges] | None = None,
     percentile: float = SHARE,
@@ -71,6 +77,9 @@ def quantize_model(
         bits: 2 to 8 for each weight, or those of each layer by its name (one that is not named stays float).
             Activations are calibrated around layers of 8 symmetric bits only, which is what integer kernels take.
         keep: names of layers that stay float.
+        dynamic: layers, or all of them, whose input is rounded at run time to the range that it then has: it needs no
+            calibration, costs a pass over each input, and is how LSTM gets 8 bits. Other recurrent layers store 8 bits
+            and compute in float.
         ranges: how the range of an activation is chosen: ``minmax``, ``moving``, ``percentile``, ``mse``, ``entropy``.
         other_ranges: another way for single activations, by the name of the layer that makes it, or of its value.
         percentile: the share of the numbers that ``percentile`` keeps inside at each end.
@@ -99,6 +108,11 @@ def quantize_model(
     if isinstance(bits, Mapping):
         named = _first_names(call, before.model, "bits", bits)
         kept |= {name for name, layer in before.model.named_modules() if isinstance(layer, _NAMED)} - named
+    every = dynamic is True
+    wanted = at_run_time(before.model) - kept
+    if not isinstance(dynamic, bool):
+        wanted = _first_names(call, before.model, "dynamic", dynamic, ROUNDING)
+    now = fitting(call, before.model, wanted, kept, bits, scheme, every) if dynamic else frozenset[str]()
     judged = judge_calibration(call, before, calibration, reference) if calibration is not None else ()
     if smooth is not None:
         check_alpha(call, smooth)
@@ -121,10 +135,20 @@ def quantize_model(
 
     for name, layer in folded.named_modules():
         projection = input_projection(layer) if isinstance(layer, nn.MultiheadAttention) else None
-        if isinstance(layer, _LEFT_FLOAT) or (
+        if isinstance(layer, RECURRENT) and name in now:
+            for short in matrices(layer):
+                whole = as_linear(getattr(layer, short))
+                packed = quantize(whole, 8, scheme=scheme, per_channel=per_channel)
+                _put(call, f"{name}.{short}", whole, packed)
+                setattr(layer, short, whole.weight)
+                weights[f"{name}.{short}"] = packed
+                changes.append(Change(f"{name}.{short}", "bits", 8 * whole.weight.element_size(), 8))
+        elif isinstance(layer, _LEFT_FLOAT) or (
             isinstance(layer, nn.MultiheadAttention) and projection is None
         ):
             text = f"{type(layer).__name__} has no integer kernel here and keeps its float weights"
+            if isinstance(layer, RECURRENT) and has_plain_state(layer):
+                text += f"; dynamic = [{name!r}] stores them in 8 bits"
             notes.append(Note("TP201", "warning", name, text))
         elif name in kept:
             notes.append(Note("TP204", "note", name, "it keeps its float weights, as asked"))
@@ -149,22 +173,27 @@ def quantize_model(
         changes.append(Change(name, "bits", 8 * layer.weight.element_size(), packed.bits))
     if not weights:
         raise ModelError(call, "there is no Linear or Conv layer left to quantize", "Name another technique")
-    for wanted, samples, spread in (
+    for asked, samples, spread in (
         (batch_norm is not None, batch_norm, True),
         (bias_correction, calibration, False),
     ):
-        if wanted and samples is not None:
+        if asked and samples is not None:
             restored = restore_moments(folded, original, weights, samples, spread=spread)
             weights = dict(restored.weights)
             changes += restored.changes
             notes += restored.notes
-    integers = {name: packed for name, packed in weights.items() if has_integer_kernel(packed)}
+    notes += what_it_costs(folded, now)
+    integers = {
+        name: packed
+        for name, packed in weights.items()
+        if has_integer_kernel(packed) and name.rpartition(".")[0] not in now
+    }
     values = (
         calibrate(to_float_onnx(folded, example_inputs), integers, calibration, ranges, others, percentile)
-        if integers and calibration is not None
+        if integers and calibration is not None and not every
         else {}
     )
-    plan = QuantPlan(weights, values)
+    plan = QuantPlan(weights, values, rounding(folded, weights, now))
     return Compressed(folded, (*before.changes, *changes), (*before.notes, *notes), before.pruned, plan)
 
 
@@ -179,12 +208,16 @@ def _put(call: str, name: str, layer: _Layer, packed: QuantizedWeight) -> None:
     layer.weight = nn.Parameter(weight.to(layer.weight.dtype), layer.weight.requires_grad)
 
 
-def _first_names(call: str, model: nn.Module, what: str, names: Collection[str]) -> frozenset[str]:
+def _first_names(
+    call: str,
+    model: nn.Module,
+    what: str,
+    names: Collection[str],
+    kinds: tuple[type[nn.Module], ...] = _NAMED,
+) -> frozenset[str]:
     """The layers with these names, by the name under which the network lists each first."""
     layers = {
-        name: layer
-        for name, layer in model.named_modules(remove_duplicate=False)
-        if isinstance(layer, _NAMED)
+        name: layer for name, layer in model.named_modules(remove_duplicate=False) if isinstance(layer, kinds)
     }
     for name in names:
         if name not in layers:

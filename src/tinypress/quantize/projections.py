@@ -10,6 +10,11 @@ def input_projection(attention: nn.MultiheadAttention) -> nn.Linear | None:
     weight: Tensor | None = attention.in_proj_weight
     if weight is None:
         return None
+    return as_linear(weight)
+
+
+def as_linear(weight: Tensor) -> nn.Linear:
+    """A Linear with the weight [O, I], which a layer of another kind keeps."""
     layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
     layer.weight = nn.Parameter(weight.detach(), weight.requires_grad)
     return layer

@@ -9,6 +9,7 @@ import onnx
 INTEGER_KERNELS = frozenset(
     {
         "ConvInteger",
+        "DynamicQuantizeLSTM",
         "DynamicQuantizeMatMul",
         "MatMulInteger",
         "MatMulIntegerToFloat",

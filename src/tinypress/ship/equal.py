@@ -5,7 +5,8 @@ layer of the reference is fed the integers that the runtime fed to its own, so t
 Convolutions, products, sums and average pooling have to give the same integers, on processors where the runtime's
 kernels do not saturate; every other value (what comes out of
 LSTM, layer norm, softmax, a table, a layer that the runtime did not fuse) may differ by one step in a few places, where
-floats lie on the edge of two integers.
+floats lie on the edge of two integers. A product that rounds its input at run time writes floats, which have to be the
+same but for the rounding of their last bits; those of an LSTM that does so go by steps of a 255th of their range.
 """
 
 from __future__ import annotations
@@ -38,7 +39,10 @@ _MACS = 1_000_000_000  # that the reference may take: a second or so
 
 @dataclass(frozen=True)
 class Compared:
-    """One value of the network: the layer that writes it, how many integers there were, how many differ, how far."""
+    """One value of the network: the layer that writes it, how many integers there were, how many differ, how far.
+
+    Floats of layers that round their input at run time are compared as if they were integers.
+    """
 
     layer: str
     kind: str
@@ -59,7 +63,7 @@ def equality_of_file(path: Path, inputs: tuple[Array, ...], isa: Sequence[str]) 
     """
     written = read_model(path)
     proto, plan = plan_of_file(written)
-    if not plan.values:
+    if not plan.values and not plan.dynamic:
         return None
     try:
         compared, count = compare_with_reference(path.name, written, proto, plan, inputs)
@@ -114,7 +118,10 @@ def compare_with_reference(
         theirs: Array | None = own.get(step.output)
         if theirs is None:
             return ours
-        found.append(_compared(name, step, ours, theirs, here and _is_exact(step, fused)))
+        integers = step.output in program.plan.values
+        if integers or step.at_run_time:  # all others are what such a layer is fed
+            exact = _is_exact(step, fused) if integers else step.kind == "dynamic"
+            found.append(_compared(name, step, ours, theirs, here and exact, integers))
         return theirs
 
     ours = evaluate(program, fed, "float32", compare)
@@ -127,32 +134,64 @@ def _watched(written: onnx.ModelProto, program: Program, threads: int) -> tuple[
     moved = {step.output for step in program.steps if step.kind == "pass"}
     quantized = {node.output[0] for node in written.graph.node if node.op_type == "QuantizeLinear"}
     watched = [name for name in program.plan.values if name not in moved and f"{name}:q" in quantized]
+    floats = _floats(written, program)
     proto = onnx.ModelProto()
     proto.CopyFrom(written)
     for name in watched:
         proto.graph.output.append(helper.make_tensor_value_info(f"{name}:q", TensorProto.UINT8, None))
-    return open_onnx(proto.SerializeToString(), threads, outputs=None), watched
+    for name in floats:
+        proto.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
+    return open_onnx(proto.SerializeToString(), threads, outputs=None), [*watched, *floats]
 
 
-def _compared(name: str, step: Step, ours: Array, theirs: Array, exact: bool) -> Compared:
+def _floats(written: onnx.ModelProto, program: Program) -> list[str]:
+    """What layers that round their input at run time read and write, and the file holds as floats."""
+    made = {name for node in written.graph.node for name in node.output if name}
+    known = {*program.plan.values, *(value.name for value in written.graph.output)}
+    wanted: dict[str, None] = {}
+    for step in program.steps:
+        if step.fused is not None and step.at_run_time:
+            own = (
+                (step.output,) if step.kind == "dynamic" else tuple(name for name in step.node.output if name)
+            )
+            wanted |= dict.fromkeys((*step.fused.inputs, *own))
+    return [name for name in wanted if name in made and name not in known]
+
+
+def _compared(name: str, step: Step, ours: Array, theirs: Array, exact: bool, integers: bool) -> Compared:
     call = f"write_onnx({name})"
     if ours.shape != theirs.shape:
         raise ShipError(
             call,
-            f"layer {step.layer!r} gives {list(theirs.shape)} integers, the plan {list(ours.shape)}",
+            f"layer {step.layer!r} gives {list(theirs.shape)} numbers, the plan {list(ours.shape)}",
             _REMEDY,
         )
-    steps = np.abs(ours.astype(np.int64) - theirs.astype(np.int64))
+    off = np.abs(ours.astype(np.float64) - theirs.astype(np.float64)) / (
+        1 if integers else _step(step, theirs)
+    )
+    steps = np.nan_to_num(np.rint(off), nan=_FAR, posinf=_FAR)
     differing, most = int(np.count_nonzero(steps)), int(steps.max(initial=0))
     allowed = 0 if exact else max(1, int(ONE_STEP_AT_MOST * steps.size))
     if most > 1 or differing > allowed:
         raise ShipError(
             call,
-            f"layer {step.layer!r} does not compute what the plan says: {differing} of {steps.size} integers of "
+            f"layer {step.layer!r} does not compute what the plan says: {differing} of {steps.size} numbers of "
             f"{step.output!r} differ, by up to {most} steps",
             _REMEDY,
         )
     return Compared(step.layer, step.kind, step.output, steps.size, differing, most)
+
+
+def _step(step: Step, written: Array) -> float:
+    """What floats may be off by twice as little as: rounding's worth of a product, a 255th of its range of an LSTM."""
+    real = written.astype(np.float64)
+    size = (
+        float(np.ptp(real)) / 255 if step.kind == "recurrent" else 1e-6 * float(np.abs(real).max(initial=0.0))
+    )
+    return max(size, float(np.finfo(np.float32).tiny))
+
+
+_FAR = 2.0**60  # steps
 
 
 def _is_exact(step: Step, fused: Collection[str]) -> bool:
@@ -179,11 +218,13 @@ def _check_answer(name: str, program: Program, ours: Array, theirs: Array) -> No
 
 def _macs(program: Program, sizes: Mapping[str, int]) -> int:
     """Multiply-accumulate operations of the integer products, from how many integers each writes."""
-    fan_in = {
-        step.output: int(np.prod(program.plan.weights[step.fused.weight].shape[1:]))
-        for step in program.steps
-        if step.fused is not None and step.fused.weight is not None
-    }
+    weights = program.plan.weights
+    fan_in = {}
+    for step in program.steps:
+        if step.kind == "recurrent":  # four gates a unit, each of inputs and state
+            fan_in[step.output] = 4 * sum(weights[name].shape[1] for name in step.node.input[1:3])
+        elif step.fused is not None and step.fused.weight is not None:
+            fan_in[step.output] = int(np.prod(weights[step.fused.weight].shape[1:]))
     return sum(size * fan_in.get(name, 0) for name, size in sizes.items())
 
 

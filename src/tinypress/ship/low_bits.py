@@ -214,7 +214,8 @@ def _finish(proto: onnx.ModelProto, writer: _Writer, floats: dict[str, TensorPro
     kept = [t for name, t in floats.items() if name in used and name not in writer.constants]
     graph.ClearField("initializer")
     graph.initializer.extend([*kept, *writer.constants.values()])
-    if any(node.domain == _MICROSOFT for node in writer.nodes):
+    domains = {entry.domain for entry in proto.opset_import}
+    if _MICROSOFT not in domains and any(node.domain == _MICROSOFT for node in writer.nodes):
         proto.opset_import.append(helper.make_opsetid(_MICROSOFT, 1))
 
 

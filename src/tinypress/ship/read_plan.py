@@ -14,13 +14,14 @@ from onnx import TensorProto, helper, numpy_helper
 from tinypress.bits import pack
 from tinypress.facts import QuantizedValue, QuantizedWeight, QuantPlan
 from tinypress.measure.packed import packed_weights
+from tinypress.ship.read_dynamic import read_dynamic
 
 
 def plan_of_file(written: onnx.ModelProto) -> tuple[onnx.ModelProto, QuantPlan]:
     """The float graph of a file in quantize-dequantize form, and the plan that the two make up.
 
     Biases come back in float64, in which a 32-bit integer times its scale is exact; products by packed weights of few
-    bits as products by their real numbers. ``values`` is empty where the activations are float.
+    bits as products by their real numbers. ``values`` is empty where no activation has a range of its own.
     """
     proto = onnx.ModelProto()
     proto.CopyFrom(written)
@@ -34,7 +35,9 @@ def plan_of_file(written: onnx.ModelProto) -> tuple[onnx.ModelProto, QuantPlan]:
     nodes = []
     packed, _ = packed_weights(graph)
     looked_up = {node.input[0] for node in graph.node if node.op_type == "Gather"}
-    for node in graph.node:
+    at_run_time = read_dynamic(graph)
+    weights |= at_run_time.weights
+    for node in at_run_time.nodes:
         if node.op_type == "MatMulNBits":
             name = node.input[1]
             floats[name] = numpy_helper.from_array(np.ascontiguousarray(packed[name][0].T), name)
@@ -64,12 +67,13 @@ def plan_of_file(written: onnx.ModelProto) -> tuple[onnx.ModelProto, QuantPlan]:
         for place, name in enumerate(node.input):
             node.input[place] = alias.get(name, name)
     used = {name for node in nodes for name in node.input}
+    floats |= at_run_time.floats
     kept = [tensor for name, tensor in {**stored, **floats}.items() if name in used]
     graph.ClearField("node")
     graph.node.extend(nodes)
     graph.ClearField("initializer")
     graph.initializer.extend(kept)
-    return proto, QuantPlan(weights, values)
+    return proto, QuantPlan(weights, values, frozenset(at_run_time.weights))
 
 
 def _is_pair(node: onnx.NodeProto, stored: dict[str, TensorProto]) -> bool:

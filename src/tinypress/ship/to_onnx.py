@@ -3,7 +3,7 @@
 Weights alone, and all that have no integer kernel, are written by ``low_bits.py``. With activations, the integer file
 is in quantize-dequantize form, which ONNX Runtime fuses into integer kernels. Every scale comes from the plan; the only
 numbers made here are the biases, whose scale is defined as the product of those of input and weight (Jacob et al. 2018,
-arXiv:1712.05877, eq. 7 and §2.4).
+arXiv:1712.05877, eq. 7 and §2.4). Layers that round their input at run time are written by ``dynamic.py``.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from torch import Tensor
 from tinypress.bits import unpack
 from tinypress.facts import Compressed, QuantizedValue, QuantizedWeight, QuantPlan
 from tinypress.files import write_bytes
-from tinypress.float_onnx import to_float_onnx
+from tinypress.float_onnx import OPSET, to_float_onnx
 from tinypress.measure.machine import machine
 from tinypress.quantize.bias import bias_integers
 from tinypress.quantize.fused import PRODUCTS, has_integer_kernel, turned_weights
 from tinypress.quantize.reference import UnknownOperator
 from tinypress.ship import low_bits
+from tinypress.ship.dynamic import at_run_time, with_dynamic
 from tinypress.ship.equal import compare_with_reference
 from tinypress.ship.lookup import is_lookup, looked_up
 from tinypress.ship.signs import choose_signed
@@ -45,9 +46,9 @@ def write_onnx(
 
     Args:
         check: samples, one tensor [N, ...] per input, on which the file's integers are compared with the reference,
-            layer by layer, before it is written; files whose activations are float have none.
-        free_length: in a file whose activations are float, the second dimension of every input is free.
-        signed_weights: of a file whose activations are integers: signed bytes are for processors with 8-bit dot
+            layer by layer, before it is written; files of integer weights alone have none.
+        free_length: in a file without calibrated activations, the second dimension of every input is free.
+        signed_weights: of a file with calibrated activations: signed bytes are for processors with 8-bit dot
             products (VNNI, AMX) and saturate without them, unsigned ones are exact everywhere. By default what this
             processor's kernels like.
 
@@ -60,10 +61,11 @@ def write_onnx(
         RunError: the file cannot be written.
     """
     written, proto = _written(compressed, example_inputs, free_length, signed_weights)
-    if check is not None and compressed.plan is not None and compressed.plan.values:
+    plan = compressed.plan
+    if check is not None and plan is not None and (plan.values or plan.dynamic):
         samples = tuple(column.detach().cpu().numpy() for column in check)
         with contextlib.suppress(UnknownOperator):  # then the receipt says that nothing was compared
-            compare_with_reference(path.name, written, proto, compressed.plan, samples)
+            compare_with_reference(path.name, written, proto, plan, samples)
     write_bytes(path, written.SerializeToString(deterministic=True))
 
 
@@ -90,6 +92,10 @@ def _written(
         proto = to_float_onnx(compressed.model, example_inputs, free_length=free_length)
         return proto, proto
     call = f"to_onnx({type(compressed.model).__name__})"
+    now = at_run_time(plan)
+    if now:
+        signed = bool(plan.values) and choose_signed(call, signed_weights, machine(1).isa)
+        return _with_dynamic(call, compressed, example_inputs, now, free_length, signed)
     if not plan.values:
         proto = to_float_onnx(compressed.model, example_inputs, opset=low_bits.OPSET, free_length=free_length)
         return low_bits.with_low_bits(call, _copy(proto), plan), proto
@@ -103,6 +109,33 @@ def _written(
     proto = to_float_onnx(compressed.model, example_inputs, opset=low_bits.OPSET)
     mixed = with_integers(_copy(proto), QuantPlan(integers, plan.values), signed)
     return low_bits.with_low_bits(call, mixed, QuantPlan(others)), proto
+
+
+def _with_dynamic(
+    call: str,
+    compressed: Compressed,
+    example_inputs: tuple[Tensor, ...],
+    now: frozenset[str],
+    free_length: bool,
+    signed: bool,
+) -> tuple[onnx.ModelProto, onnx.ModelProto]:
+    """Layers ``now`` round their input at run time; those between calibrated values and the others as ever."""
+    plan = compressed.plan
+    assert plan is not None
+    rest = {name: weight for name, weight in plan.weights.items() if name not in now}
+    eight_bits = {name: weight for name, weight in rest.items() if has_integer_kernel(weight)}
+    proto = to_float_onnx(
+        compressed.model,
+        example_inputs,
+        opset=low_bits.OPSET if len(eight_bits) < len(rest) or not plan.values else OPSET,
+        free_length=free_length and not plan.values,
+    )
+    tables = {node.input[0] for node in proto.graph.node if is_lookup(node)}
+    # without ranges a product between floats would read integers that the runtime rounds its input for, unasked
+    integers = {name: weight for name, weight in eight_bits.items() if plan.values or name in tables}
+    others = {name: weight for name, weight in rest.items() if name not in integers}
+    written = with_integers(with_dynamic(_copy(proto), plan), QuantPlan(integers, plan.values), signed)
+    return low_bits.with_low_bits(call, written, QuantPlan(others)) if others else written, proto
 
 
 def _copy(proto: onnx.ModelProto) -> onnx.ModelProto:

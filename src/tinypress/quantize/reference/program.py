@@ -13,7 +13,14 @@ from onnx import numpy_helper
 
 from tinypress.facts import QuantPlan
 from tinypress.parameter_names import layers_of_nodes
-from tinypress.quantize.fused import PRODUCTS, Fused, constants_of, fused_nodes, has_integer_kernel
+from tinypress.quantize.fused import (
+    PRODUCTS,
+    Fused,
+    constants_of,
+    dynamic_nodes,
+    fused_nodes,
+    has_integer_kernel,
+)
 from tinypress.quantize.reference.operators import UnknownOperator
 
 Array = NDArray[np.generic]
@@ -36,6 +43,11 @@ class Step:
         """``float``, or what the integer kernel computes."""
         return "float" if self.fused is None else self.fused.kind
 
+    @property
+    def at_run_time(self) -> bool:
+        """Whether it makes its integers itself, of floats, and writes floats."""
+        return self.kind in ("dynamic", "recurrent")
+
 
 @dataclass(frozen=True)
 class Program:
@@ -52,19 +64,21 @@ class Program:
 def program_of(proto: onnx.ModelProto, plan: QuantPlan) -> Program:
     """The steps of the float graph ``proto`` quantized by ``plan``.
 
-    A kernel computes in integers where the plan has integers for all that it reads and for what it writes; a
+    A kernel computes in integers where the plan has integers for all that it reads and for what it writes, or where it
+    makes them of its input at run time; a
     product other than a convolution may also write floats.
 
     Raises:
         UnknownOperator: a product of the graph is not the plain one of a Linear or convolution.
     """
     graph = proto.graph
-    eight_bits = {name for name, weight in plan.weights.items() if has_integer_kernel(weight)}
+    eight_bits = {name for name, weight in plan.weights.items() if has_integer_kernel(weight)} - plan.dynamic
     kernels = {
         kernel.nodes[0]: kernel
         for kernel in fused_nodes(graph, eight_bits)
         if _in_integers(kernel, graph, plan)
     }
+    kernels |= {kernel.nodes[0]: kernel for kernel in dynamic_nodes(graph, plan.dynamic)}
     layers = layers_of_nodes(graph)
     constants = constants_of(graph)
     inputs = tuple(value.name for value in graph.input if value.name not in constants)
@@ -79,7 +93,7 @@ def program_of(proto: onnx.ModelProto, plan: QuantPlan) -> Program:
         if place in covered or node.op_type == "Constant":
             continue
         kernel = kernels.get(place)
-        if kernel is not None and kernel.kind == "product":
+        if kernel is not None and kernel.kind in ("product", "dynamic"):
             _check_plain(node)
         output = node.output[0] if kernel is None else kernel.output
         steps.append(Step(layers[place], node, output, kernel))

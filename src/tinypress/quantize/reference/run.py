@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +14,8 @@ from tinypress.errors import InputError
 from tinypress.facts import Compressed
 from tinypress.float_onnx import to_float_onnx
 from tinypress.quantize.bias import bias_integers
-from tinypress.quantize.reference import kernels
+from tinypress.quantize.recurrent import stacked
+from tinypress.quantize.reference import dynamic, kernels
 from tinypress.quantize.reference.operators import run_operator
 from tinypress.quantize.reference.program import Array, Program, Step, program_of
 from tinypress.quantize.requantize import Requantization, check_requantization, requantize
@@ -46,7 +48,7 @@ def run_reference(
     """
     call = f"run_reference({type(compressed.model).__name__}, requantization={requantization!r})"
     check_requantization(call, requantization)
-    if compressed.plan is None or not compressed.plan.values:
+    if compressed.plan is None or not (compressed.plan.values or compressed.plan.dynamic):
         raise InputError(
             call,
             "its activations are not quantized",
@@ -76,16 +78,21 @@ def evaluate(
     value to go on with: the same, or another runtime's.
     """
     values: dict[str, Array] = {**program.constants, **inputs}
+    names: list[str]
+    found: Sequence[Array]
     for step in program.steps:
-        if step.fused is not None:
+        if step.fused is not None and not step.at_run_time:
             values[step.output] = watch(step, _kernel(program, step, values, requantization))
             continue
-        if step.node.op_type == "Identity" and step.output in inputs:
-            found: Sequence[Array] = (inputs[step.output],)
+        if step.at_run_time:
+            names, found = _at_run_time(program, step, values)
+        elif step.node.op_type == "Identity" and step.output in inputs:
+            names, found = [step.output], (inputs[step.output],)
         else:
             given = [_real(program, name, values) if name else None for name in step.node.input]
+            names = [name for name in step.node.output if name]
             found = run_operator(step.node, given, program.opsets)
-        for name, array in zip((name for name in step.node.output if name), found, strict=True):
+        for name, array in zip(names, found, strict=True):
             values[name] = watch(replace(step, output=name), _stored(program, name, array))
     return _real(program, program.output, values)
 
@@ -101,6 +108,24 @@ def _real(program: Program, name: str, values: Mapping[str, Array]) -> Array:
     if name not in program.plan.values:
         return values[name]
     return kernels.dequantize(values[name].astype(np.uint8), program.plan.values[name])
+
+
+def _at_run_time(
+    program: Program, step: Step, values: Mapping[str, Array]
+) -> tuple[list[str], Sequence[Array]]:
+    """Names and numbers of what a kernel writes that rounds its input itself."""
+    fused, node, weights = step.fused, step.node, program.plan.weights
+    assert fused is not None
+    assert fused.weight is not None
+    given: list[Any] = [_real(program, name, values) if name else None for name in node.input]
+    if step.kind == "recurrent":
+        both = [stacked(weights, name, node.op_type) for name in node.input[1:3]]
+        made = dynamic.lstm(node, given, both)
+        kept = [place for place, name in enumerate(node.output) if name]
+        return [node.output[place] for place in kept], [made[place] for place in kept]
+    bias: Any = None if fused.bias is None else program.constants[fused.bias]
+    real = dynamic.product(node, given[0], weights[fused.weight], bias)
+    return [step.output], [np.clip(real, np.float32(fused.low), np.float32(fused.high))]
 
 
 def _kernel(
@@ -124,7 +149,7 @@ def _kernel(
             return kernels.average(step.node, given[0], output, requantization)
         case "table":
             return kernels.look_up(step.node, given[0], output)
-        case "pass":
+        case _:
             if step.node.op_type == "MaxPool":
                 return kernels.maximum(step.node, given[0][0])
             rest = [values[name] if name else None for name in step.node.input[1:]]
