@@ -44,8 +44,9 @@ def measure(repeats: int, images: int = IMAGES) -> dict[str, Any]:
         def with_peer(peer: Peer, target: Path) -> Callable[[], object]:
             return lambda: peer(source, target, feeds)
 
+        # none of the peers compares its file with anything
         calls: dict[str, Callable[[], object]] = {
-            "ours": lambda: quantize_onnx(source, targets["ours"], samples)
+            "ours": lambda: quantize_onnx(source, targets["ours"], samples, check=False)
         }
         calls |= {name: with_peer(peer, targets[name]) for name, peer in for_time().items()}
         timings = interleaved(calls, repeats, room_bytes=dict.fromkeys(calls, 512 * MIB))

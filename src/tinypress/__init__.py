@@ -71,7 +71,7 @@ from tinypress.quantize import (
     train_quantized,
 )
 from tinypress.receipt import Receipt
-from tinypress.ship import QuantizedFile, quantize_onnx
+from tinypress.ship import QuantizedFile, quantize_onnx, read_exact_on
 from tinypress.shrink import (
     Budget,
     compute_neuron_importance,
@@ -166,6 +166,7 @@ __all__ = [
     "quantize_model",
     "quantize_onnx",
     "quantize_weights",
+    "read_exact_on",
     "read_latency_table",
     "read_pretrained",
     "read_quantized_checkpoint",

@@ -24,8 +24,9 @@ from tinypress.float_onnx import to_float_onnx
 from tinypress.quantize import quantize_model, quantize_weights, run_reference
 from tinypress.quantize.reference import evaluate, program_of
 from tinypress.runtimes.onnx import open_onnx
-from tinypress.ship import to_onnx, write_onnx
-from tinypress.ship.equal import EXACT, compare_with_reference
+from tinypress.ship import read_exact_on, to_onnx, write_onnx
+from tinypress.ship.equal import EXACT, compare_with_reference, equality_of_file
+from tinypress.ship.signs import exact_on
 
 QUICK, THOROUGH = 1, 8
 MODULES = ("tinypress.quantize.model", "tinypress.ship.to_onnx", "tinypress.quantize.reference.run")
@@ -200,7 +201,19 @@ def test_a_sound_file_is_written_after_the_check(tmp_path: Path) -> None:
     x = data_of("mlp")[2].inputs[0][:8]
     write_onnx(tmp_path / "checked.onnx", compressed, example, check=(x,))
     write_onnx(tmp_path / "plain.onnx", compressed, example)
-    assert (tmp_path / "checked.onnx").read_bytes() == (tmp_path / "plain.onnx").read_bytes()
+    checked, plain = ((tmp_path / name).read_bytes() for name in ("checked.onnx", "plain.onnx"))
+    assert checked.startswith(plain)  # and one entry that says where it is exact
+    assert 0 < len(checked) - len(plain) < 80
+    said = read_exact_on(tmp_path / "checked.onnx")
+    assert said == exact_on(onnx.load(tmp_path / "checked.onnx"))
+    assert read_exact_on(tmp_path / "plain.onnx") == ()
+    found = equality_of_file(tmp_path / "checked.onnx", samples_of("mlp", 8), ("avx2",))
+    assert found is not None
+    assert found.exact_on == said
+    changed = onnx.load(tmp_path / "checked.onnx")
+    changed.metadata_props[0].value = "avx_vnni my-own " + 1000 * "x"
+    onnx.save(changed, tmp_path / "changed.onnx")
+    assert read_exact_on(tmp_path / "changed.onnx") == ("avx_vnni",)
 
 
 def test_an_operator_without_a_reference_is_named() -> None:

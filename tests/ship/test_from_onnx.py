@@ -12,9 +12,10 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from tinypress.errors import ArtifactError, DataError, InputError, ModelError
+from tinypress.errors import ArtifactError, DataError, InputError, ModelError, ShipError
+from tinypress.facts import QuantPlan
 from tinypress.runtimes.onnx import open_onnx
-from tinypress.ship import quantize_onnx
+from tinypress.ship import from_onnx, quantize_onnx, read_exact_on
 from tinypress.task import Split
 
 RNG = np.random.default_rng(0)
@@ -88,13 +89,39 @@ def test_the_file_computes_in_integers_what_the_float_file_does(
     assert done.notes == ()
     assert set(done.plan.weights) == {"kernel", "head"}
     proto = onnx.load(target)
-    for name, weight, axis in (("kernel", KERNEL, (1, 2)), ("head", HEAD, 0)):
+    head = HEAD if gemm is None else HEAD.T  # a Gemm's weight is stored row by row
+    for name, weight, axis in (("kernel", KERNEL, (1, 2)), ("head", head, 0 if gemm is None else 1)):
         step = np.abs(weight).max(axis=axis, keepdims=True) / 127
         assert np.all(np.abs(real_weight(proto, name) - weight) <= step * 0.5001)
     x = samples().inputs[0].numpy()
     was, now = (open_onnx(path).run([x]) for path in (source, target))
     assert np.abs(now - was).max() < 0.05 * np.abs(was).max()
     assert not np.array_equal(now, was)
+
+
+def test_a_layer_that_computes_something_else_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = from_onnx.with_integers
+
+    def wrong(proto: onnx.ModelProto, plan: QuantPlan, signed: bool) -> onnx.ModelProto:
+        made = right(proto, plan, signed)
+        for tensor in made.graph.initializer:
+            if tensor.name == "head":
+                integers = numpy_helper.to_array(tensor)
+                tensor.CopyFrom(numpy_helper.from_array(~integers, "head"))
+        return made
+
+    monkeypatch.setattr(from_onnx, "with_integers", wrong)
+    source, target = saved(tmp_path, graph()), tmp_path / "int8.onnx"
+    with pytest.raises(ShipError, match="does not compute what the plan says"):
+        quantize_onnx(source, target, samples())
+    assert not target.exists()
+    quantize_onnx(source, target, samples(), check=False)
+    assert read_exact_on(target) == ()
+    monkeypatch.undo()
+    quantize_onnx(source, target, samples())
+    assert "avx512_vnni" in read_exact_on(target)
 
 
 def test_a_batch_norm_is_folded_before_its_weights_are_quantized(tmp_path: Path) -> None:

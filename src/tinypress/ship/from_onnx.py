@@ -15,7 +15,7 @@ import onnx
 import onnxruntime
 import torch
 from google.protobuf.message import DecodeError
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
 from tinypress.errors import ArtifactError, DataError, InputError, ModelError
@@ -24,9 +24,11 @@ from tinypress.files import write_bytes
 from tinypress.measure.machine import machine
 from tinypress.quantize.fused import PRODUCTS
 from tinypress.quantize.layer import quantize_weight
+from tinypress.quantize.reference import UnknownOperator
 from tinypress.quantize.rows import Grid
 from tinypress.quantize.values import calibrate
-from tinypress.ship.signs import fit_signed
+from tinypress.ship.equal import compare_with_reference
+from tinypress.ship.signs import fit_signed, note_exact_on
 from tinypress.ship.to_onnx import with_integers
 from tinypress.task import Split
 
@@ -49,7 +51,7 @@ class QuantizedFile:
     notes: tuple[Note, ...]
 
 
-def quantize_onnx(source: Path, target: Path, calibration: Split) -> QuantizedFile:
+def quantize_onnx(source: Path, target: Path, calibration: Split, *, check: bool = True) -> QuantizedFile:
     """Quantize the weights and activations of a float ONNX file to 8 bits and write the file for ONNX Runtime.
 
     Weights are symmetric with one scale an output channel, activations affine over the range that ``calibration``
@@ -59,12 +61,14 @@ def quantize_onnx(source: Path, target: Path, calibration: Split) -> QuantizedFi
         source: one file, opset 13 or later, weights inside. A batch norm in it is folded.
         target: the file to write, whole or not at all.
         calibration: samples like those the network will see, one tensor for each input of the file, in its order.
+        check: compare the file's integers with the reference on some of them, layer by layer, before it is written.
 
     Raises:
         InputError: the source is the target, or its graph is quantized already.
         ArtifactError: the file is missing, truncated, foreign, too old, or has its weights outside.
         ModelError: there is no product with a constant weight, or a weight is NaN, infinite or beyond 1e38.
         DataError: the samples do not fit the file's inputs, are all the same, or make a value NaN or infinite.
+        ShipError: a layer of the file does not compute what the plan says.
         RunError: the target cannot be written.
     """
     call = f"quantize_onnx({source.name!r}, {target.name!r}, {len(calibration)} samples)"
@@ -76,10 +80,34 @@ def quantize_onnx(source: Path, target: Path, calibration: Split) -> QuantizedFi
     if not weights:
         raise ModelError(call, "no Conv, Gemm or MatMul has a constant float weight", "Ship the float file")
     plan = QuantPlan(weights, calibrate(proto, weights, calibration))
-    write_bytes(
-        target, with_integers(proto, plan, fit_signed(machine(1).isa)).SerializeToString(deterministic=True)
-    )
+    written = onnx.ModelProto()
+    written.CopyFrom(proto)
+    written = with_integers(written, plan, fit_signed(machine(1).isa))
+    reason = _compared(target.name, written, proto, plan, calibration) if check else None
+    if reason is not None:
+        text = f"its integers were not compared with the reference: {reason}"
+        notes.append(Note("TP207", "warning", None, text))
+    write_bytes(target, written.SerializeToString(deterministic=True))
     return QuantizedFile(target, plan, tuple(notes))
+
+
+def _compared(
+    name: str, written: onnx.ModelProto, proto: onnx.ModelProto, plan: QuantPlan, calibration: Split
+) -> str | None:
+    """Compare the file with the reference and let it say where it is exact; else why that could not be done."""
+    if len(proto.graph.output) != 1:
+        return f"it has {len(proto.graph.output)} outputs"
+    batches = {value.type.tensor_type.shape.dim[0].dim_value for value in proto.graph.input}
+    if batches - {0, 1}:
+        return f"its batch is always {max(batches)}"
+    samples = calibration.take(slice(0, 1)) if 1 in batches else calibration
+    arrays = tuple(column.detach().cpu().numpy() for column in samples.inputs)
+    try:
+        compare_with_reference(name, written, proto, plan, arrays)
+    except UnknownOperator as error:
+        return error.problem
+    note_exact_on(written)
+    return None
 
 
 def _read(call: str, source: Path) -> onnx.ModelProto:
@@ -185,6 +213,8 @@ def _weights(call: str, proto: onnx.ModelProto) -> tuple[dict[str, QuantizedWeig
                 Note("TP201", "warning", node.output[0], f"{reason}: this {node.op_type} stays float")
             )
             continue
+        if node.op_type == "Gemm" and not _attribute(node, "transB", 0):
+            _turn(node, tensor)
         weight = torch.from_numpy(numpy_helper.to_array(tensor).copy())
         weights[tensor.name] = _quantized(f"{call}, {tensor.name!r}", node, weight)
     return weights, notes
@@ -213,8 +243,16 @@ def _quantized(call: str, node: onnx.NodeProto, weight: Tensor) -> QuantizedWeig
     """As the writer takes it: a MatMul's weight [K, N] as that of a Linear, [N, K]."""
     if node.op_type == "MatMul":
         return quantize_weight(call, weight.T.contiguous(), 0, _GRID)
-    turned = node.op_type == "Gemm" and not _attribute(node, "transB", 0)
-    return quantize_weight(call, weight, 1 if turned else 0, _GRID)
+    return quantize_weight(call, weight, 0, _GRID)
+
+
+def _turn(node: onnx.NodeProto, tensor: TensorProto) -> None:
+    """Store the weight of a Gemm row by row, as the reference and the other writers know it."""
+    rows = np.ascontiguousarray(numpy_helper.to_array(tensor).T)
+    tensor.CopyFrom(numpy_helper.from_array(rows, tensor.name))
+    kept = [a for a in node.attribute if a.name != "transB"]
+    node.ClearField("attribute")
+    node.attribute.extend([*kept, helper.make_attribute("transB", 1)])
 
 
 def _attribute(node: onnx.NodeProto, name: str, default: float) -> float:

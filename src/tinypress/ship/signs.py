@@ -9,16 +9,20 @@ everywhere and uses no 8-bit dot products.
 from __future__ import annotations
 
 from collections.abc import Collection
+from pathlib import Path
 
 import onnx
 from onnx import TensorProto
 
 from tinypress.errors import ShipError
+from tinypress.runtimes.onnx import read_model
 
 DOT_PRODUCTS = ("avx512_vnni", "avx_vnni", "amx_int8")
 UNSIGNED_EXACT_ON = ("avx2", "avx512f", *DOT_PRODUCTS)
 """Where the runtime's kernels for unsigned by unsigned bytes add up in 32 bits and round halves to even: all of x86-64
 since AVX2. ARM's average pooling rounds halves upwards."""
+
+_KEY = "exact_on"
 
 
 def fit_signed(isa: Collection[str]) -> bool:
@@ -61,3 +65,26 @@ def holds_signed(written: onnx.ModelProto) -> bool:
 def exact_on(written: onnx.ModelProto) -> tuple[str, ...]:
     """The instruction sets on which the runtime computes just what the integers of the file say."""
     return DOT_PRODUCTS if holds_signed(written) else UNSIGNED_EXACT_ON
+
+
+def note_exact_on(written: onnx.ModelProto) -> None:
+    """Let the file say on which instruction sets its integers are exact: one short entry of its metadata."""
+    entry = written.metadata_props.add()
+    entry.key, entry.value = _KEY, " ".join(exact_on(written))
+
+
+def said_exact_on(written: onnx.ModelProto) -> tuple[str, ...]:
+    """The instruction sets that the file names; none where it says nothing."""
+    said = {name for entry in written.metadata_props if entry.key == _KEY for name in entry.value.split()}
+    return tuple(name for name in UNSIGNED_EXACT_ON if name in said)
+
+
+def read_exact_on(path: Path) -> tuple[str, ...]:
+    """The instruction sets on which the integer file at ``path`` says that it is exact, such as ``avx2``.
+
+    Empty for a file that was not compared with the reference before it was written.
+
+    Raises:
+        ArtifactError: the file cannot be opened.
+    """
+    return said_exact_on(read_model(path))

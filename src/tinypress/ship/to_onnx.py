@@ -30,7 +30,7 @@ from tinypress.ship import low_bits
 from tinypress.ship.dynamic import at_run_time, with_dynamic
 from tinypress.ship.equal import compare_with_reference
 from tinypress.ship.lookup import is_lookup, looked_up
-from tinypress.ship.signs import choose_signed
+from tinypress.ship.signs import choose_signed, note_exact_on
 
 
 def write_onnx(
@@ -66,6 +66,7 @@ def write_onnx(
         samples = tuple(column.detach().cpu().numpy() for column in check)
         with contextlib.suppress(UnknownOperator):  # then the receipt says that nothing was compared
             compare_with_reference(path.name, written, proto, plan, samples)
+            note_exact_on(written)
     write_bytes(path, written.SerializeToString(deterministic=True))
 
 

@@ -3,7 +3,7 @@ evidence, and gives no steps where it does not apply.
 
 The price is what a remedy costs whoever ships: first what is free once the file is written (another calibration, other
 ranges, moved scales, corrected biases), then what keeps bytes or time (layers in float, more bits, neurons given
-back), last what needs training.
+back), last what learns: the rounding of each layer alone, and then the whole network.
 """
 
 from __future__ import annotations
@@ -71,6 +71,13 @@ def _ranges(method: str) -> Edit:
 
 def _with(**settings: object) -> Edit:
     return lambda steps, seen: _set(steps, seen.place, **settings)
+
+
+def _weights(**settings: object) -> Edit:
+    """Settings of weights alone, which is what fewer than 8 bits are; they have scales for each channel."""
+    return lambda steps, seen: _set(
+        steps, seen.place, **{"weights_only": True, "per_channel": True, **settings}
+    )
 
 
 def _float_layers(count: int) -> Edit:
@@ -172,16 +179,25 @@ ACTIVATIONS = (
 
 WEIGHTS = (
     Remedy(
-        "least-squares scales", "rounding", "scales that lose least in the mean square", _with(method="mse")
+        "least-squares scales",
+        "rounding",
+        "scales that lose least in the mean square",
+        _weights(method="mse"),
     ),
-    Remedy("half-quadratic scales", "rounding", "scales that bear outliers", _with(method="hqq")),
+    Remedy("half-quadratic scales", "rounding", "scales that bear outliers", _weights(method="hqq")),
     Remedy(
         "errors made good by later weights",
         "rounding",
         "GPTQ: what one rounding loses, the next weights give back",
-        _with(method="gptq"),
+        _weights(method="gptq"),
     ),
-    Remedy("groups of 32", "outlier channel", "a scale for every 32 weights", _with(group_size=32)),
+    Remedy(
+        "corrected biases",
+        "rounding",
+        "the mean error of each channel is taken out of its bias",
+        _weights(bias_correction=True),
+    ),
+    Remedy("groups of 32", "outlier channel", "a scale for every 32 weights", _weights(group_size=32)),
     Remedy(
         "one layer in float",
         "sensitive layer",
@@ -189,6 +205,12 @@ WEIGHTS = (
         _float_layers(1),
     ),
     Remedy("one bit more", "rounding", "each weight gets one bit more", _more_bits),
+    Remedy(
+        "learned rounding",
+        "rounding",
+        "AdaRound: which way each weight is rounded is learned layer by layer, without labels",
+        _weights(method="adaround"),
+    ),
     Remedy("short training", "training", "it learns to live with its integers (QAT)", _train_quantized),
 )
 
