@@ -57,6 +57,13 @@ PLANTED: tuple[Planted, ...] = (
         "return True",
         "shrink/test_two_traces.py::test_what_is_masked_is_no_memory_that_others_read",
     ),
+    Planted(
+        "learned rounding is tried after a training",
+        "plan/diagnose/remedies.py",
+        '"learned rounding",\n        "rounding"',
+        '"rounding that is learned",\n        "rounding"',
+        "plan/diagnose/test_menu.py::test_learned_rounding_costs_more_than_bits_and_less_than_a_training",
+    ),
     # integers at run time
     Planted(
         "the range at run time does not hold zero",

@@ -158,7 +158,9 @@ def _floats(written: onnx.ModelProto, program: Program) -> list[str]:
     return [name for name in wanted if name in made and name not in known]
 
 
-def _compared(name: str, step: Step, ours: Array, theirs: Array, exact: bool, integers: bool) -> Compared:
+def _compared(
+    name: str, step: Step, ours: Array, theirs: Array, exact: bool, integers: bool = True
+) -> Compared:
     call = f"write_onnx({name})"
     if ours.shape != theirs.shape:
         raise ShipError(
