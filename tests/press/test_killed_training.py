@@ -14,17 +14,17 @@ from press.small import small_task
 from tinypress.press.compare import BASELINE
 from tinypress.press.pipeline import press
 from tinypress.press.recipe import Recipe
-from tinypress.press.step import Distill, Magnitude, Recover
+from tinypress.press.step import Distill, Magnitude, Qat, Recover
 
 RECIPES = (
     BASELINE,
     Recipe(
         name="taught",
-        steps=(Magnitude(sparsity=0.5), Recover(epochs=3), Distill(epochs=3)),
+        steps=(Magnitude(sparsity=0.5), Recover(epochs=3), Distill(epochs=3), Qat(epochs=3)),
         ship=("archive",),
     ),
 )
-STEPS = 2 * 3 * 5  # two trainings of three epochs of five batches
+STEPS = 3 * 3 * 5  # three trainings of three epochs of five batches
 
 SCRIPT = f"""
 import os, signal, sys
