@@ -31,7 +31,8 @@ from tinypress.files import write_bytes, write_json
 from tinypress.press.threads import torch_threads
 
 FULL, QUICK = 100_000_000, 2_000_000
-PAGE = Path(__file__).parents[1] / "docs" / "quantization-peers.md"
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE, TEACHING = DOCS / "quantization-peers.md", DOCS / "teaching.md"
 
 
 def main() -> None:
@@ -125,6 +126,8 @@ def main() -> None:
         Console().print(without_labels.table(results["without_labels"]))
     for name, row in results.get("teaching", {}).items():
         Console().print(teaching.table(name, row))
+    if "teaching" in results and not asked.quick:
+        write_bytes(TEACHING, teaching.page(results["teaching"]).encode())
     if "recovery" in results:
         Console().print(_recovery_table(results["recovery"]))
     write_json(asked.out, results)

@@ -125,25 +125,65 @@ def _made(task: Task, recipe: Recipe, seed: int, keep: Path) -> Path:
     return path
 
 
+_COLUMNS = ("recipe", "weights", "kB", "accuracy %", "drop, points", "95 %", "verdict")
+
+
 def table(name: str, found: dict[str, Any]) -> Table:
     """The recipes of one task over seeds, and under them the pairs."""
-    shown = Table("recipe", "weights", "kB", "accuracy %", "drop, points", "95 %", "verdict")
+    shown = Table(*_COLUMNS)
     shown.title = f"{name}, {found['seeds']} seeds, 8 bits, tolerance {found['tolerance']:g} points"
+    for row in _rows(found):
+        shown.add_row(*row)
+    return shown
+
+
+def page(results: dict[str, dict[str, Any]]) -> str:
+    """The page of the docs: both tasks, and plainly what was shown and what was not."""
+    lines = [
+        "# What teaching brings",
+        "",
+        "Written by `python -m bench --only teaching`. Small networks taught by the whole one, beside the same small "
+        "networks that learnt alone: a student from random weights, and the whole network cut to as many. And 90 % of "
+        "the weights pruned little by little. All in 8 bits, in ONNX Runtime, against one trained network; intervals "
+        "are over seeds and test samples together.",
+    ]
+    for name, found in results.items():
+        said = [f"`{p['name']}` ahead of `{p['beside']}`: {_verdict(p['ahead'])}" for p in found["pairs"]]
+        lines += [
+            "",
+            f"## {name}, {found['seeds']} seeds, tolerance {found['tolerance']:g} points",
+            "",
+            f"Shown at 95 %? {'; '.join(said)}.",
+            "",
+            f"| {' | '.join(_COLUMNS)} |",
+            "|" + "---|" * len(_COLUMNS),
+            *(f"| {' | '.join(row)} |" for row in _rows(found)),
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _rows(found: dict[str, Any]) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
     for recipe, row in found["rows"].items():
         mean, spread = row["quality"]
         drop = row["drop"]
-        shown.add_row(
-            recipe,
-            f"{row['nonzero_weights']:,}",
-            f"{sum(row['bytes']) / len(row['bytes']) / 1000:.1f}",
-            f"{100 * mean:.2f}" + (f" ± {100 * spread:.2f}" if spread is not None else ""),
-            *(("", "", "") if recipe == "whole" else (*_span(drop), drop["verdict"])),
+        rows.append(
+            (
+                recipe,
+                f"{row['nonzero_weights']:,}",
+                f"{sum(row['bytes']) / len(row['bytes']) / 1000:.1f}",
+                f"{100 * mean:.2f}" + (f" ± {100 * spread:.2f}" if spread is not None else ""),
+                *(("", "", "") if recipe == "whole" else (*_span(drop), drop["verdict"])),
+            )
         )
     for pair in found["pairs"]:
-        ahead = pair["ahead"]
-        verdict = "better" if ahead["low"] > 0 else "worse" if ahead["high"] < 0 else "cannot tell"
-        shown.add_row(f"{pair['name']} ahead of {pair['beside']}", "", "", "", *_span(ahead), verdict)
-    return shown
+        name = f"{pair['name']} ahead of {pair['beside']}"
+        rows.append((name, "", "", "", *_span(pair["ahead"]), _verdict(pair["ahead"])))
+    return rows
+
+
+def _verdict(ahead: dict[str, Any]) -> str:
+    return "better" if ahead["low"] > 0 else "worse" if ahead["high"] < 0 else "cannot tell"
 
 
 def _span(drop: dict[str, Any]) -> tuple[str, str]:
