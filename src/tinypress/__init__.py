@@ -37,6 +37,7 @@ from tinypress.measure.layer_latency import measure_layers
 from tinypress.measure.network_latency import onnx_latency
 from tinypress.measure.weights import CompressionMetrics, ModelSize, ParameterCount
 from tinypress.plan import Searched, search_architecture
+from tinypress.press.bit_latency import measure_bit_latencies
 from tinypress.press.compare import compare_compression_techniques, standard_recipes
 from tinypress.press.engine import Engine
 from tinypress.press.pipeline import press
@@ -146,6 +147,7 @@ __all__ = [
     "fit",
     "gradual_pruning",
     "keep_zeros",
+    "measure_bit_latencies",
     "measure_layers",
     "measure_sensitivity",
     "movement_pruning",

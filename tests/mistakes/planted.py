@@ -64,6 +64,20 @@ PLANTED: tuple[Planted, ...] = (
         '"rounding that is learned",\n        "rounding"',
         "plan/diagnose/test_menu.py::test_learned_rounding_costs_more_than_bits_and_less_than_a_training",
     ),
+    Planted(
+        "of two budgets the second is not kept",
+        "quantize/allocate_both.py",
+        "(cost + least[layer + 1] <= most).all(1)",
+        "(cost + least[layer + 1] <= most)[:, 0]",
+        "quantize/test_allocate_both.py::test_bits_under_a_budget_of_time_or_of_both",
+    ),
+    Planted(
+        "of three numbers two decide which choice is beaten",
+        "quantize/allocate_both.py",
+        "if before and least[before - 1] <= lost:",
+        "if others:",
+        "quantize/test_allocate_both.py::test_it_is_the_best_of_all",
+    ),
     # integers at run time
     Planted(
         "the range at run time does not hold zero",

@@ -196,7 +196,7 @@ class Quantize(Strict):
     calibration samples are drawn from.
     ``layers`` gives bits by layer in place of ``bits``, and layers without a name then stay float. ``budget_bytes`` (a
     whole number, or a fraction of the float weights) chooses for each layer among ``choices`` or float: least loss,
-    measured on samples.
+    measured on samples. ``budget_ms`` does so under the time of all layers, each timed alone in ONNX Runtime.
     With ``batch_norm`` its moments are estimated again on the calibration samples, behind quantized weights.
     With ``dynamic`` all layers, or those named, round their input at run time and need no ranges: LSTM too.
     ``equalize`` shares out ranges among neighbouring layers first, ``smooth`` is the alpha with which SmoothQuant moves
@@ -207,6 +207,7 @@ class Quantize(Strict):
     bits: int = Field(default=8, strict=True, ge=2, le=8)
     layers: BitsByLayer = ()
     budget_bytes: float | None = Field(default=None, strict=True, gt=0)
+    budget_ms: float | None = Field(default=None, strict=True, gt=0)
     choices: tuple[Annotated[int, Field(strict=True, ge=2, le=8)], ...] = (8, 6, 5, 4, 3, 2)
     scheme: Literal["symmetric", "affine"] = "symmetric"
     per_channel: bool = Field(default=True, strict=True)
@@ -229,7 +230,7 @@ class Quantize(Strict):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if (
-            given := _changed(self, "budget_bytes", "group_size", "method", "embeddings")
+            given := _changed(self, "budget_bytes", "budget_ms", "group_size", "method", "embeddings")
         ) and not self.weights_only:
             raise ValueError(f"{given} needs weights_only = true")
         whole = not self.weights_only and self.bits == 8 and self.scheme == "symmetric"
@@ -239,8 +240,8 @@ class Quantize(Strict):
             raise ValueError("dynamic needs 8 symmetric bits without weights_only, and has no ranges")
         if self.weights_only and not self.per_channel:
             raise ValueError("weights_only has scales for each channel or group")
-        if self.layers and self.budget_bytes is not None:
-            raise ValueError("give layers, or a budget_bytes that chooses them")
+        if self.layers and (self.budget_bytes is not None or self.budget_ms is not None):
+            raise ValueError("give layers, or a budget_bytes that chooses them (or budget_ms)")
         if not self.choices or len(set(self.choices)) != len(self.choices):
             raise ValueError("choices are none, or one of them twice")
         return self

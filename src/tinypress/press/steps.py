@@ -13,6 +13,7 @@ from tinypress.distill import train_with_distillation
 from tinypress.errors import InputError, ModelError, TaskError
 from tinypress.facts import Change, Compressed
 from tinypress.layers import owned_tensors, rebuild, structure
+from tinypress.press.bit_latency import measure_bit_latencies
 from tinypress.press.composition import check_state, contract_of
 from tinypress.press.engine import Engine
 from tinypress.press.ensured import kept_notes
@@ -296,7 +297,7 @@ def _quantize(step: Quantize, before: Compressed, bench: Bench) -> Compressed:
 
 def _bits(step: Quantize, before: Compressed, calibration: Split, bench: Bench) -> int | Mapping[str, int]:
     """For all layers alike, by the step's table, or chosen under its budget by what each layer loses."""
-    if step.budget_bytes is None:
+    if step.budget_bytes is None and step.budget_ms is None:
         return dict(step.layers) if step.layers else step.bits
     measured = measure_sensitivity(
         before,
@@ -310,11 +311,22 @@ def _bits(step: Quantize, before: Compressed, calibration: Split, bench: Bench) 
         cache=None if bench.checkpoint is None else bench.checkpoint.path,
         progress=bench.progress,
     )
-    mixed = choose_bits(measured, step.budget_bytes)
+    if step.budget_ms is not None:
+        measured = measure_bit_latencies(
+            measured,
+            before,
+            bench.task.example_inputs,
+            scheme=step.scheme,
+            group_size=step.group_size,
+            progress=bench.progress,
+        )
+    mixed = choose_bits(measured, step.budget_bytes, budget_ms=step.budget_ms)
     if not mixed.bits:
         raise InputError(
             f"step {step.model_dump()}",
-            f"all weights as floats take {mixed.weight_bytes} bytes, so that the budget changes nothing",
+            f"all weights as floats take {mixed.weight_bytes} bytes"
+            + ("" if mixed.latency_ms is None else f" and {mixed.latency_ms:.4g} ms")
+            + ", so that the budget changes nothing",
             "Give less, or leave the step out",
         )
     return mixed.bits
