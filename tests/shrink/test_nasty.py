@@ -209,3 +209,20 @@ def test_weights_that_are_nan_are_refused():
         model.a.weight[0, 0] = float("nan")
     with pytest.raises(ModelError, match=r"a\.weight"):
         prune_structured(model, example(), ratio=0.5)
+
+
+def test_numbers_that_are_nan_where_no_score_reads_them_are_refused():
+    torch.manual_seed(0)
+    model = (
+        nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, CLASSES)).double().eval()
+    )
+    model[1].running_mean[0] = float("nan")
+    with pytest.raises(ModelError, match=r"1\.running_mean"):
+        prune_structured(model, example(), ratio=0.5)
+
+
+@pytest.mark.parametrize("layer", [nn.Embedding(5, 8), nn.Linear(6, 8)], ids=["too high", "of another type"])
+def test_an_example_that_the_network_does_not_run_on_is_refused(layer):
+    model = nn.Sequential(layer, nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, CLASSES)).eval()
+    with pytest.raises(ModelError, match="does not run on example_inputs"):
+        prune_structured(model, (torch.full((2, 6), 7),), ratio=0.5)

@@ -59,6 +59,19 @@ def test_nasty_modules_that_go_by_values_are_refused_by_both(name):
         exported("trace()", model, test_nasty.example())
 
 
+@pytest.mark.parametrize("name", ["LeNet", "ViT, fused qkv", "ResNeXt"])
+def test_products_with_zeros_are_left_out_of_the_masked_run(name, monkeypatch):
+    model, inputs = build(name)
+    traced = record(model, inputs).traced
+    found = survey(traced, model, exact=False)
+    cuts = {number: tuple(range(0, group.width, 2)) for number, group in enumerate(found.groups)}
+    gone = removed_labels(found, cuts)
+    short = masked_outputs(traced, found, model, gone)
+    monkeypatch.setattr("tinypress.shrink.reference._PLAIN_LAYERS", ())
+    for got, due in zip(short, masked_outputs(traced, found, model, gone), strict=True):
+        torch.testing.assert_close(got, due, rtol=1e-11, atol=1e-12)
+
+
 class Shares(nn.Module):
     """A view is masked because of what it meets; what it is a view of is read whole."""
 

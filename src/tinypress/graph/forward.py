@@ -47,19 +47,8 @@ def check_example(call: str, model: nn.Module, example_inputs: object) -> tuple[
         InputError: ``example_inputs`` is not a tuple of tensors.
         ModelError: the forward pass fails, returns no tensor, or returns NaN.
     """
-    if not (
-        isinstance(example_inputs, tuple | list)
-        and example_inputs
-        and all(isinstance(x, Tensor) for x in example_inputs)
-    ):
-        raise InputError(
-            call,
-            f"example_inputs is {_kind(example_inputs)}, not a tuple of tensors",
-            "Give one tensor per argument of forward(), such as (x,)",
-        )
-    problem = _without_values(model, tuple(example_inputs))
-    if problem is not None:
-        raise InputError(call, problem, "Give one or more real samples, and a network that is loaded")
+    check_inputs(call, model, example_inputs)
+    assert isinstance(example_inputs, tuple | list)
     shapes = describe(tuple(example_inputs))
     try:
         outputs = tensors_of(forward_eval(model, tuple(example_inputs)))
@@ -75,6 +64,27 @@ def check_example(call: str, model: nn.Module, example_inputs: object) -> tuple[
     if any(x.is_floating_point() and bool(torch.isnan(x).any()) for x in outputs):
         raise ModelError(call, *_nan_source(model, shapes))
     return outputs
+
+
+def check_inputs(call: str, model: nn.Module, example_inputs: object) -> None:
+    """Check what can be told of an example without running the network.
+
+    Raises:
+        InputError: it is not a tuple of tensors, holds nothing, or the network has no values.
+    """
+    if not (
+        isinstance(example_inputs, tuple | list)
+        and example_inputs
+        and all(isinstance(x, Tensor) for x in example_inputs)
+    ):
+        raise InputError(
+            call,
+            f"example_inputs is {_kind(example_inputs)}, not a tuple of tensors",
+            "Give one tensor per argument of forward(), such as (x,)",
+        )
+    problem = _without_values(model, tuple(example_inputs))
+    if problem is not None:
+        raise InputError(call, problem, "Give one or more real samples, and a network that is loaded")
 
 
 def _without_values(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> str | None:

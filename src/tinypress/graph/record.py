@@ -67,6 +67,34 @@ def record(model: nn.Module, example_inputs: object) -> Recording | None:
     return Recording(Traced(nodes, names, one.outputs, example, inputs), one.writes)
 
 
+def without_values(model: nn.Module) -> nn.Module | None:
+    """A copy of ``model`` in eval mode on the meta device, for ``once``; None where a tensor has no place there."""
+    try:
+        return _shell(model, ()).network
+    except _Refused:
+        return None
+
+
+def once(network: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[tuple[object, ...], ...] | None:
+    """What a network without values computes of ``inputs``: every operation with its arguments, and the outputs; None
+    where it cannot be recorded. Two networks of equal tensors for which this is the same compute the same."""
+    named: tuple[tuple[Kind, Iterator[tuple[str, Tensor]]], ...] = (
+        ("parameter", network.named_parameters()), ("buffer", network.named_buffers())
+    )  # fmt: skip
+    tensors = tuple((kind, name, tensor) for kind, each in named for name, tensor in each)
+    try:
+        with _as_exporting():
+            shell = _Shell(network, torch.device("cpu"), tensors, [""])
+            run = _run(shell, [_stand_in(x, len(x) if x.dim() else 0) for x in inputs])
+    except Exception:  # whatever a network says to tensors without values
+        return None
+    calls = []
+    for node in run.nodes:
+        constant = None if node.constant is None else (node.constant.dtype, node.constant.tolist())
+        calls.append((node.op, node.args, tuple(node.kwargs.items()), node.shape, node.tensor, constant))
+    return (*calls, run.outputs)
+
+
 def _plain_inputs(example_inputs: object) -> tuple[Tensor, ...] | None:
     """The example, where it is tensors that hold equally many samples."""
     if not isinstance(example_inputs, tuple | list) or not all(type(x) is Tensor for x in example_inputs):

@@ -22,13 +22,13 @@ from torch.export import Dim, ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 
 from tinypress.errors import ModelError
-from tinypress.graph.forward import check_example, describe, first_line, forward_eval
+from tinypress.graph.forward import check_example, check_inputs, describe, first_line, forward_eval
 from tinypress.graph.record import record
 from tinypress.graph.traced import Kind, Node, Ref, Traced
 from tinypress.layers import copy_model
 
 
-def trace(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> Traced:
+def trace(model: nn.Module, example_inputs: tuple[Tensor, ...], *, run: bool = True) -> Traced:
     """The graph of ``model(*example_inputs)`` in eval mode.
 
     The first dimension of every input is taken as the batch and left free where the network allows it. Of an
@@ -37,18 +37,40 @@ def trace(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> Traced:
     Args:
         model: the network; not changed.
         example_inputs: one tensor [B, ...] per argument of ``forward``.
+        run: False where the caller runs the graph on the example anyway, and calls ``check_runs`` if that fails.
 
     Raises:
         InputError: ``example_inputs`` is not a tuple of tensors.
         ModelError: the network does not run on the example, returns NaN, or cannot be traced.
     """
-    call = f"trace({type(model).__name__}, example_inputs={_shapes(example_inputs)})"
     recording = record(model, example_inputs)
-    copied = copy_model(model, share=recording is not None and not recording.writes).eval()
-    check_example(call, copied, example_inputs)
+    if recording is not None and not run:
+        check_inputs(_call(model, example_inputs), model, example_inputs)
+        return recording.traced
+    shared = recording is not None and not recording.writes
+    copied = check_runs(model, example_inputs, share=shared)
     if recording is not None:
         return recording.traced
-    return exported(call, copied, tuple(example_inputs))
+    return exported(_call(model, example_inputs), copied, tuple(example_inputs))
+
+
+def check_runs(model: nn.Module, example_inputs: tuple[Tensor, ...], *, share: bool = False) -> nn.Module:
+    """Run a copy of ``model`` in eval mode on its example, and return the copy.
+
+    Args:
+        share: let the copy share the parameters, which the forward pass must not write then.
+
+    Raises:
+        InputError: ``example_inputs`` is not a tuple of tensors.
+        ModelError: the network does not run on the example, or returns NaN.
+    """
+    copied = copy_model(model, share=share).eval()
+    check_example(_call(model, example_inputs), copied, example_inputs)
+    return copied
+
+
+def _call(model: nn.Module, example_inputs: object) -> str:
+    return f"trace({type(model).__name__}, example_inputs={_shapes(example_inputs)})"
 
 
 def exported(call: str, model: nn.Module, example_inputs: tuple[Tensor, ...]) -> Traced:

@@ -6,17 +6,20 @@ makes of it (on the meta device, where no memory is filled) has the shapes of th
 
 from __future__ import annotations
 
-import copy
 import itertools
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from tinypress.facts import Note
+from tinypress.graph.record import once, without_values
 from tinypress.layers import config_numbers, copy_model, own_config, put_config, replace_module, set_width
+from tinypress.layers.copying import deep_copy
 from tinypress.shrink.adapt import Sizes
 
 _MOST_TRIES = 24
@@ -26,12 +29,17 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def fit_configs(
-    before: nn.Module, after: nn.Module, sizes: Sizes, right: Callable[[nn.Module], bool]
+    before: nn.Module,
+    after: nn.Module,
+    sizes: Sizes,
+    is_right: Callable[[nn.Module], bool],
+    inputs: tuple[Tensor, ...],
 ) -> tuple[Note, ...]:
     """Set the numbers in the configs of ``after``, in place; a note (TP306) for each config that cannot say them.
 
-    ``sizes`` are those that the operations of the network see; ``right`` tells whether a network computes what it
-    has to, since a number may change that and no shape.
+    ``sizes`` are those that the operations of the network see. What a network computes of ``inputs`` is compared
+    operation by operation, without values; where that does not tell, ``is_right`` tells whether a network computes
+    what it has to, since a number may change that and no shape.
     """
     notes = []
     for path, layer in networks_of_configs(after):
@@ -41,17 +49,49 @@ def fit_configs(
         own_config(after, path)
         numbers = config_numbers(layer)
         options = _options(numbers, _moves(sizes))
-        said = _fitting(layer, numbers, options, due)
-        needed = None if said is None else _needed(after, path, numbers, said, options, right)
+        builds = _Builds(layer)
+        said = _fitting(builds, numbers, options, due)
+        needed = None
+        if said is not None:
+            like = _Likeness(after, path, inputs)
+            needed = _needed(after, path, builds, numbers, said, options, like, is_right)
         if needed is not None:
             for name, value in needed.items():
                 set_width(layer, name, value)
-            if right(after):
+            if like.with_numbers(needed) or is_right(after):
                 continue
             for name in needed:
                 put_config(layer, name, numbers[name])
         notes.append(_unsaid(path, layer, "these widths"))
     return tuple(notes)
+
+
+class _Likeness:
+    """Whether a network computes what ``model`` computes, told on the meta device; None where that cannot be told."""
+
+    def __init__(self, model: nn.Module, path: str, inputs: tuple[Tensor, ...]) -> None:
+        self._model, self._path, self._inputs = without_values(model), path, inputs
+        self._due = None if self._model is None else once(self._model, inputs)
+
+    def with_network(self, built: nn.Module) -> bool | None:
+        """With ``built`` in the place of the network at the path; ``built`` is used up."""
+        if self._model is None or self._due is None:
+            return None
+        old = self._model.get_submodule(self._path)
+        opened = _put(self._model, self._path, built, old)
+        same = once(opened, self._inputs) == self._due
+        if self._path:
+            replace_module(self._model, self._path, old)
+        return same
+
+    def with_numbers(self, numbers: Mapping[str, int]) -> bool | None:
+        """With these numbers in the config of the network at the path."""
+        if self._model is None or self._due is None:
+            return None
+        own_config(self._model, self._path)
+        for name, value in numbers.items():
+            put_config(self._model.get_submodule(self._path), name, value)
+        return once(self._model, self._inputs) == self._due
 
 
 def configs_without_pairs(before: nn.Module, after: nn.Module) -> tuple[Note, ...]:
@@ -103,11 +143,11 @@ def _options(numbers: Mapping[str, int], moves: Mapping[int, list[int]]) -> dict
 
 
 def _fitting(
-    layer: nn.Module, numbers: Mapping[str, int], options: Mapping[str, list[int]], due: Shapes
+    builds: _Builds, numbers: Mapping[str, int], options: Mapping[str, list[int]], due: Shapes
 ) -> dict[str, int] | None:
     """Numbers whose network has the shapes ``due``: from the likeliest, one is changed as long as that helps."""
     best = dict(numbers) | {name: values[0] for name, values in options.items()}
-    wrong = _mismatches(layer, best, due)
+    wrong = _mismatches(builds.shapes(best), due)
     tries = 1
     better = True
     while wrong and better:
@@ -117,7 +157,7 @@ def _fitting(
                 if value == best[name] or tries >= _MOST_TRIES:
                     continue
                 tries += 1
-                tried = _mismatches(layer, {**best, name: value}, due)
+                tried = _mismatches(builds.shapes({**best, name: value}), due)
                 if tried < wrong:
                     best, wrong, better = {**best, name: value}, tried, True
     return None if wrong else best
@@ -126,18 +166,23 @@ def _fitting(
 def _needed(
     model: nn.Module,
     path: str,
+    builds: _Builds,
     numbers: Mapping[str, int],
     said: Mapping[str, int],
     options: Mapping[str, list[int]],
-    right: Callable[[nn.Module], bool],
+    like: _Likeness,
+    is_right: Callable[[nn.Module], bool],
 ) -> dict[str, int] | None:
     """Of what was changed in ``said`` the numbers without which the network built from it differs; None if none is
     right. A size may coincide with a number that is no width, and a number of heads changes no shape."""
     due = _shapes(model.get_submodule(path))
 
-    def fits(tried: Mapping[str, int]) -> bool:
-        built = _built(model.get_submodule(path), tried)
-        return built is not None and _shapes(built) == due and right(_opened(model, path, built))
+    def fits(tried: Mapping[str, int], run: bool = True) -> bool:
+        """Whether what is built computes what it has to; it is run, if it may be, where that is not clear."""
+        if builds.shapes(tried) != due:
+            return False
+        same = like.with_network(builds.built(tried))
+        return bool(same) or ((run or same is None) and is_right(_opened(model, path, builds.built(tried))))
 
     others = ({**said, name: value} for name, values in options.items() for value in values)
     found = next((tried for tried in itertools.chain([said], others) if fits(tried)), None)
@@ -146,42 +191,83 @@ def _needed(
     changed = {name: value for name, value in found.items() if value != numbers[name]}
     for name in list(changed):
         fewer = {key: value for key, value in changed.items() if key != name}
-        if fits({**numbers, **fewer}):
+        if fits({**numbers, **fewer}, run=False):
             changed = fewer
     return changed
 
 
 def _opened(model: nn.Module, path: str, built: nn.Module) -> nn.Module:
     """``model`` with ``built``, filled, in the place of the network at ``path``: as from_pretrained() would open it."""
-    layer = model.get_submodule(path)
+    return _put(copy_model(model, share=True) if path else model, path, built, model.get_submodule(path))
+
+
+def _put(model: nn.Module, path: str, built: nn.Module, layer: nn.Module) -> nn.Module:
+    """``model`` with ``built`` at ``path``, in place, holding the tensors of ``layer``; ``built`` where that is all."""
     values = {**dict(layer.named_parameters(remove_duplicate=False)), **dict(layer.named_buffers())}
     for name, module in built.named_modules():
         for store in (module._parameters, module._buffers):
             for short in list(store):
                 store[short] = values.get(f"{name}.{short}".lstrip("."), store[short])
-    opened = copy_model(model) if path else built
     if path:
-        replace_module(opened, path, built)
-    return opened.train(model.training)
+        replace_module(model, path, built)
+    return (model if path else built).train(model.training)
 
 
-def _mismatches(layer: nn.Module, numbers: Mapping[str, int], due: Shapes) -> int:
-    """How many tensors of the network that is built from ``numbers`` have another shape than ``due``."""
-    built = _built(layer, numbers)
-    if built is None:
+def _mismatches(shapes: Shapes | None, due: Shapes) -> int:
+    """How many tensors have another shape than ``due``; more than there are where no network was built."""
+    if shapes is None:
         return len(due) + 1
-    shapes = _shapes(built)
     return sum(shapes.get(name) != shape for name, shape in due.items()) + len(shapes.keys() - due.keys())
+
+
+class _Builds:
+    """What the class of a network makes of its config with other numbers, on the meta device; built once for each."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        self._layer = layer
+        self._shapes: dict[frozenset[tuple[str, int]], Shapes | None] = {}
+        self._last: tuple[frozenset[tuple[str, int]], nn.Module | None] | None = None
+
+    def shapes(self, numbers: Mapping[str, int]) -> Shapes | None:
+        """Of the tensors by name; None where the constructor refuses."""
+        key = frozenset(numbers.items())
+        if key not in self._shapes:
+            built = _built(self._layer, numbers)
+            self._shapes[key] = None if built is None else _shapes(built)
+            self._last = key, built
+        return self._shapes[key]
+
+    def built(self, numbers: Mapping[str, int]) -> nn.Module:
+        """The network itself, for the caller alone, of numbers that can be built."""
+        last, self._last = self._last, None
+        made = last[1] if last is not None and last[0] == frozenset(numbers.items()) else None
+        made = made or _built(self._layer, numbers)
+        assert made is not None
+        return made
+
+
+class _Unfilled(TorchFunctionMode):
+    """Does not begin to fill tensors that have no memory."""
+
+    def __torch_function__(
+        self, func: Any, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func in _FILLING and args[0].is_meta:
+            return args[0]
+        return func(*args, **(kwargs or {}))
+
+
+_FILLING = frozenset((Tensor.uniform_, Tensor.normal_, Tensor.fill_, Tensor.zero_))
 
 
 def _built(layer: nn.Module, numbers: Mapping[str, int]) -> nn.Module | None:
     """What the class of ``layer`` makes of its config with ``numbers``, without memory."""
     holder = nn.Module()
-    vars(holder)["config"] = copy.deepcopy(layer.config)
+    vars(holder)["config"] = deep_copy(layer.config)
     for name, value in numbers.items():
         put_config(holder, name, value)
     try:
-        with warnings.catch_warnings(), torch.device("meta"):
+        with warnings.catch_warnings(), torch.device("meta"), _Unfilled():
             warnings.simplefilter("ignore")
             built: nn.Module = type(layer)(holder.config)
             return built

@@ -108,6 +108,9 @@ def _masking(
             read = (labels for name in node.inputs for labels in found.labels.get(name, ()))
             if any(lost(labels) is not None for labels in read):
                 return _of_the_rest(node, values, dims, found, gone)
+        result = _of_what_is_left(node, values, found, gone, lost)
+        if result is not None:
+            return mask(result, dims, True)
         result = compute(node, values)
         parts = found.parts.get(node.name)
         if parts is not None and isinstance(result, tuple | list):
@@ -115,6 +118,52 @@ def _masking(
         return mask(result, dims, isinstance(result, Tensor) and _is_fresh(result, node, values))
 
     return call
+
+
+_PLAIN_LAYERS = (aten.linear, aten.conv1d, aten.conv2d, aten.conv3d)
+
+
+def _of_what_is_left(
+    node: Node,
+    values: Mapping[str, Any],
+    found: Survey,
+    gone: NDArray[np.bool_],
+    lost: Callable[[Labels], Tensor | None],
+) -> Tensor | None:
+    """A layer without the products whose factor reads zero and the sums that will, which are zeros then; None where
+    there are none, or it is no such layer. The value that is read holds zeros in the places of removed neurons."""
+    if node.op not in _PLAIN_LAYERS:
+        return None
+    given = arguments(node)
+    x, weight, bias = (given.get(name) for name in ("input", "weight", "bias"))
+    if not (isinstance(x, Ref) and isinstance(weight, Ref)) or given.get("groups", 1) != 1:
+        return None
+    x_labels, w_labels = found.labels.get(x.node), found.labels.get(weight.node)
+    if x_labels is None or w_labels is None or values[x.node].dim() != len(x_labels):
+        return None
+    channels = len(x_labels) - len(w_labels) + 1
+    reads, makes = w_labels[1], w_labels[0]
+    if (lost(reads) is None and lost(makes) is None) or len(x_labels[channels]) != len(reads):
+        return None
+    if not np.array_equal(gone[x_labels[channels]], gone[reads]):
+        return None
+    value, w_oi = values[x.node], values[weight.node]
+    inputs, outputs = (
+        torch.from_numpy(np.flatnonzero(~gone[labels])).to(w_oi.device) for labels in (reads, makes)
+    )
+    taken = {
+        x.node: value.index_select(channels, inputs),
+        weight.node: w_oi.index_select(0, outputs).index_select(1, inputs),
+    }
+    if isinstance(bias, Ref):
+        taken[bias.node] = values[bias.node].index_select(0, outputs)
+    assert node.op is not None
+    result: Tensor = node.op(
+        *filled(node.args, taken.__getitem__), **filled(dict(node.kwargs), taken.__getitem__)
+    )
+    shape = list(result.shape)
+    shape[channels] = len(makes)
+    return result.new_zeros(shape).index_copy_(channels, outputs, result)
 
 
 # Of these arguments it makes no difference whether removed neurons read as zero in them: what they are multiplied

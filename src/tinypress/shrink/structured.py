@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from tinypress.errors import InputError, ModelError
 from tinypress.facts import Change, Compressed, Note
 from tinypress.graph import Traced, trace
+from tinypress.graph.trace import check_runs
 from tinypress.shrink.asked import (
     Asked,
     Recover,
@@ -119,17 +122,33 @@ def prune_structured(
     notes: dict[Note, None] = {}
     whole: dict[tuple[str, ...], int] = {}
     for step in range(1, asked.steps + 1):
-        traced = trace(current, example_inputs)
+        traced, check = _traced(asked, current, example_inputs)
         found = survey(traced, current, exact=asked.exact, units=asked.units)
         for group in found.groups if step == 1 else ():
             whole[group.producers] = group.width
         asked = _in_numbers(asked, traced, found, current)
         goal = _goal(asked, traced, found, current, step)
-        done = _step(goal, traced, found, current, whole)
+        done = _step(goal, traced, found, current, whole, check)
         changes = _joined(changes, done.changes)
         notes.update(dict.fromkeys(done.notes))
         current = done.model if recover is None else _recovered(asked, done.model, step)
     return Compressed(current, tuple(changes), tuple(notes))
+
+
+Check = Callable[[], object]
+"""Raises where it is the network itself that does not run on its example."""
+
+
+def _traced(
+    asked: Asked, model: nn.Module, example_inputs: tuple[Tensor, ...]
+) -> tuple[Traced, Check | None]:
+    """The graph. The whole network is only run on its example where nothing else would tell that it cannot: the graph
+    is run with its units masked, so what that does not see is in units that leave, whose weights are read for their
+    scores; only numbers in buffers are left."""
+    read = asked.importance in ("l1", "l2") and asked.measure is None
+    if not read or not all(bool(torch.isfinite(x).all()) for x in model.buffers() if x.is_floating_point()):
+        return trace(model, example_inputs), None
+    return trace(model, example_inputs, run=False), partial(check_runs, model, example_inputs)
 
 
 def _recovered(asked: Asked, model: nn.Module, step: int) -> nn.Module:
@@ -182,7 +201,12 @@ def _evidence(asked: Asked, traced: Traced, found: Survey, model: nn.Module) -> 
 
 
 def _step(
-    asked: Asked, traced: Traced, found: Survey, model: nn.Module, whole: Mapping[tuple[str, ...], int]
+    asked: Asked,
+    traced: Traced,
+    found: Survey,
+    model: nn.Module,
+    whole: Mapping[tuple[str, ...], int],
+    check: Check | None,
 ) -> Compressed:
     """One cut to the goal of ``asked``; under a limit it is chosen again without the groups that had to be given
     back, as long as there are any."""
@@ -191,8 +215,15 @@ def _step(
     back: list[Note] = []
     while True:
         stuck = [each.layer for each in back if each.layer is not None]
-        blocks, notes = _blocks_of_all(asked, traced, found, model, evidence, stuck)
+        try:
+            blocks, notes = _blocks_of_all(asked, traced, found, model, evidence, stuck)
+        except ModelError:  # a score that is no number
+            if check is not None:
+                check()
+            raise
         if not blocks:
+            if check is not None:
+                check()
             reasons = (
                 "; ".join(each.text for each in (*fenced, *back, *notes)) or "it has no layer with neurons"
             )
@@ -208,7 +239,8 @@ def _step(
             if group.norms:
                 text = f"{', '.join(group.producers)}: {group.norms[0]} now runs over fewer units, so the others differ"
                 notes.append(Note("TP304", "note", group.producers[0], text))
-        outcome = operate(model, [Cut(found.groups[n], gone) for n, gone in cuts.items()], traced, found)
+        made = [Cut(found.groups[n], gone) for n, gone in cuts.items()]
+        outcome = operate(model, made, traced, found, check)
         again = [each for each in outcome.notes if each.code == "TP302"]
         if asked.limit is None or not again:
             return Compressed(outcome.model, outcome.changes, (*fenced, *notes, *back, *outcome.notes))

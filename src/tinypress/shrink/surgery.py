@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,7 +22,7 @@ from tinypress.layers import (
     owned_tensors,
     width_of,
 )
-from tinypress.shrink.adapt import adapt, said, sizes_by_module
+from tinypress.shrink.adapt import Sizes, adapt, said, sizes_by_module
 from tinypress.shrink.config import fit_configs, networks_of_configs
 from tinypress.shrink.groups import Group, Survey
 from tinypress.shrink.reference import masked_outputs, removed_labels
@@ -45,22 +45,33 @@ class Outcome:
     notes: tuple[Note, ...] = field(default=())
 
 
-def operate(model: nn.Module, cuts: Sequence[Cut], traced: Traced, found: Survey) -> Outcome:
+def operate(
+    model: nn.Module,
+    cuts: Sequence[Cut],
+    traced: Traced,
+    found: Survey,
+    check: Callable[[], object] | None = None,
+) -> Outcome:
     """Make all ``cuts`` in a copy of ``model``, run it on its example, and compare what it returns with what the
     whole network returns when the removed neurons read as zero.
 
     If it does not run, or returns something else, because some code in it counts on a width, the cuts are made
     one by one and those that break it are left out, each with a note TP302.
+
+    Args:
+        check: raises where it is the whole network that does not run; asked once something is not right.
     """
-    whole, failure = _operated(model, cuts, traced, found)
-    if failure is None:
+    whole = _operated(model, cuts, traced, found, check)
+    if whole.failure is None:
         return _with_configs(model, whole, cuts, traced, found, ())
+    if check is not None:
+        check()
     kept: list[Cut] = []
     notes: list[Note] = []
-    smaller = copy_model(model)
+    smaller: _Tried | None = None
     for cut in cuts:
-        tried, failure = _operated(model, [*kept, cut], traced, found)
-        if failure is None:
+        tried = _operated(model, [*kept, cut], traced, found)
+        if tried.failure is None:
             kept.append(cut)
             smaller = tried
         else:
@@ -71,27 +82,32 @@ def operate(model: nn.Module, cuts: Sequence[Cut], traced: Traced, found: Survey
                     "warning",
                     layer,
                     f"{layer} keeps its {cut.group.width} neurons: without {len(cut.units)} of them the forward "
-                    f"pass fails ({failure}); write no literal widths in forward(), or name them in keep",
+                    f"pass fails ({tried.failure}); write no literal widths in forward(), or name them in keep",
                 )
             )
+    if smaller is None:
+        return Outcome(copy_model(model), (), tuple(notes))
     return _with_configs(model, smaller, kept, traced, found, tuple(notes))
 
 
 def _with_configs(
     model: nn.Module,
-    smaller: nn.Module,
+    tried: _Tried,
     cuts: Sequence[Cut],
     traced: Traced,
     found: Survey,
     notes: tuple[Note, ...],
 ) -> Outcome:
     """The outcome, once the configs of the networks in it say their widths where they can."""
+    smaller = tried.model
     if not any(True for _ in networks_of_configs(smaller)):
         return Outcome(smaller, changes_between(model, smaller), notes)
-    due = tensors_of(forward_eval(smaller, traced.given))
-    sizes = sizes_by_module(traced, found, _gone(found, cuts))
     more = fit_configs(
-        model, smaller, sizes, lambda tried: difference(tried, traced.given, due, _SAME) is None
+        model,
+        smaller,
+        tried.sizes,
+        lambda other: difference(other, traced.given, tried.outputs, _SAME) is None,
+        traced.given,
     )
     return Outcome(smaller, changes_between(model, smaller), (*notes, *more))
 
@@ -100,39 +116,65 @@ def _gone(found: Survey, cuts: Sequence[Cut]) -> NDArray[np.bool_]:
     return removed_labels(found, {found.groups.index(cut.group): cut.units for cut in cuts})
 
 
+@dataclass(frozen=True)
+class _Tried:
+    """A cut network, what it returns for the example, the sizes before and after, and what is wrong with it."""
+
+    model: nn.Module
+    outputs: tuple[Tensor, ...]
+    sizes: Sizes
+    failure: str | None
+
+
 def _operated(
-    model: nn.Module, cuts: Sequence[Cut], traced: Traced, found: Survey
-) -> tuple[nn.Module, str | None]:
-    """A copy of ``model`` with the cuts made and its own numbers adapted, and what is wrong with it."""
+    model: nn.Module,
+    cuts: Sequence[Cut],
+    traced: Traced,
+    found: Survey,
+    check: Callable[[], object] | None = None,
+) -> _Tried:
+    """A copy of ``model`` with the cuts made and its own numbers adapted."""
     gone = _gone(found, cuts)
     smaller = cut_out(model, cuts)
-    due = masked_outputs(traced, found, model, gone)
+    try:
+        due = masked_outputs(traced, found, model, gone)
+    except Exception:
+        if check is not None:
+            check()
+        raise
     cases = [(traced.given, due), *_drawn(traced, found, model, gone)]
+    nearest, outputs = float("inf"), due
 
     def off(tried: nn.Module) -> float | str:
         """The largest distance on the example and on what was drawn beside it."""
+        nonlocal nearest, outputs
         most = 0.0
+        returned: list[tuple[Tensor, ...]] = []
         for inputs, right in cases:
-            now = distance(tried, inputs, right)
+            now = _attempt(tried, inputs, [tuple(x.shape) for x in right])
             if isinstance(now, str):
                 return now
-            most = max(most, now)
+            returned.append(now)
+            most = max(most, _distance(now, right))
+        if most < nearest:
+            nearest, outputs = most, returned[0]
         return most
 
     wide = all(x.dtype == torch.float64 for x in due if x.is_floating_point())
-    failure = adapt(smaller, sizes_by_module(traced, found, gone), off, _EQUAL[wide], _TOLERANCE[wide])
-    return smaller, failure
+    sizes = sizes_by_module(traced, found, gone)
+    failure = adapt(smaller, sizes, off, _EQUAL[wide], _TOLERANCE[wide])
+    return _Tried(smaller, outputs, sizes, failure)
 
 
 _Case = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
 
 
 def _drawn(traced: Traced, found: Survey, model: nn.Module, gone: NDArray[np.bool_]) -> list[_Case]:
-    """Random floats in place of the example's, which may be all zeros and show no difference, with what is due.
+    """Random floats in place of the example's, where that is flat and may show no difference, with what is due.
 
-    Nothing where no input is a float, or where the network is not made for such inputs.
+    Nothing where no input is flat, or where the network is not made for such inputs.
     """
-    if not any(x.is_floating_point() for x in traced.given):
+    if not any(_is_flat(x) for x in traced.given):
         return []
     generator = torch.Generator().manual_seed(0)
 
@@ -150,6 +192,15 @@ def _drawn(traced: Traced, found: Survey, model: nn.Module, gone: NDArray[np.boo
         return []
     finite = all(bool(torch.isfinite(x).all()) for x in due if x.is_floating_point())
     return [(inputs, due)] if finite else []
+
+
+def _is_flat(x: Tensor) -> bool:
+    """True for floats that are all the same along some dimension of a sample, or mostly zero."""
+    if not x.is_floating_point() or x.dim() < 2:
+        return x.is_floating_point()
+    along = (dim for dim in range(1, x.dim()) if x.shape[dim] > 1)
+    constant = [bool((x == x.narrow(dim, 0, 1)).all()) for dim in along]
+    return not constant or any(constant) or 2 * int(torch.count_nonzero(x)) < x.numel()
 
 
 def difference(
@@ -170,8 +221,10 @@ def distance(model: nn.Module, example_inputs: tuple[Tensor, ...], due: Sequence
     """The largest difference from ``due`` as a share of each output's largest value, or what goes wrong when
     ``model`` runs. Of whole numbers and truth values it is the share that differs."""
     outputs = _attempt(model, example_inputs, [tuple(x.shape) for x in due])
-    if isinstance(outputs, str):
-        return outputs
+    return outputs if isinstance(outputs, str) else _distance(outputs, due)
+
+
+def _distance(outputs: Sequence[Tensor], due: Sequence[Tensor]) -> float:
     most = 0.0
     for got, want in zip(outputs, due, strict=True):
         if not want.numel():

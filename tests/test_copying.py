@@ -1,0 +1,90 @@
+"""Networks are copied as ``copy.deepcopy`` copies them: nothing is shared that was not, and what was still is."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from tinypress.errors import ModelError
+from tinypress.layers import copy_model
+
+
+class Config:
+    def __init__(self) -> None:
+        self.sizes = [4, 6]
+        self.names = {0: "a", 1: ["b"]}
+
+
+class Odd(nn.Module):
+    """Of everything that modules hold: a config that two of them know, a layer in a list, tied weights, a gate."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config = Config()
+        self.a, self.b, self.lstm = nn.Linear(4, 4), nn.Linear(4, 4), nn.LSTM(4, 4)
+        self.b.weight = self.a.weight
+        self.a.bias.requires_grad_(False)
+        self.inner = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.BatchNorm2d(2))
+        self.inner.config = self.config
+        self.unregistered = [self.a, {"b": self.b}]
+        self.register_buffer("mask", torch.ones(3), persistent=False)
+        self.a.register_forward_hook(print)
+
+
+class Own(nn.Linear):
+    """Says itself how it is copied."""
+
+    def __deepcopy__(self, memo):
+        made = Own(2, 2)
+        memo[id(self)] = made
+        made.copied = True
+        return made
+
+
+def test_what_is_shared_inside_stays_shared_and_nothing_else_is():
+    model = Odd()
+    made = copy_model(model)
+    due = copy.deepcopy(model)
+    assert [name for name, _ in made.named_modules()] == [name for name, _ in due.named_modules()]
+    for (name, one), (other, source) in zip(
+        [*made.named_parameters(), *made.named_buffers()],
+        [*model.named_parameters(), *model.named_buffers()],
+        strict=True,
+    ):
+        assert name == other
+        assert one is not source
+        assert torch.equal(one, source)
+        assert one.requires_grad == source.requires_grad
+    assert made.a.weight is made.b.weight
+    assert made.unregistered[0] is made.a
+    assert made.unregistered[1]["b"] is made.b
+    assert made.config is made.inner.config
+    assert made.config is not model.config
+    assert made.config.sizes == [4, 6]
+    assert made.config.sizes is not model.config.sizes
+    assert made.config.names[1] is not model.config.names[1]
+    assert made.lstm._flat_weights[0] is made.lstm.weight_ih_l0
+    assert made.a._forward_hooks is not model.a._forward_hooks
+    assert list(made.a._forward_hooks.values()) == [print]
+    assert made.state_dict().keys() == model.state_dict().keys()
+
+
+def test_shared_parameters_and_tensors_in_place_of_others():
+    model = Odd()
+    assert copy_model(model, share=True).a.weight is model.a.weight
+    assert copy_model(model, share=True).mask is not model.mask
+    other = nn.Parameter(torch.zeros(2, 4))
+    made = copy_model(model, instead={model.a.weight: other})
+    assert made.a.weight is made.b.weight is other
+
+
+def test_a_module_that_says_how_it_is_copied_is_asked():
+    assert copy_model(nn.Sequential(Own(2, 2)))[0].copied
+
+
+def test_a_weight_that_hangs_on_a_graph_is_refused():
+    model = nn.Linear(2, 2)
+    model.scaled = model.weight * 2
+    with pytest.raises(ModelError, match="cannot be copied"):
+        copy_model(model)
