@@ -61,6 +61,7 @@ from tinypress.quantize import (
     QuantizedTraining,
     choose_bits,
     dequantize_layer_weights,
+    equalize_layers,
     measure_sensitivity,
     quantize_checkpoint,
     quantize_layer_weights,
@@ -69,6 +70,7 @@ from tinypress.quantize import (
     read_quantized_checkpoint,
     read_quantized_weights,
     run_reference,
+    smooth_layers,
     train_quantized,
 )
 from tinypress.receipt import Receipt
@@ -141,6 +143,7 @@ __all__ = [
     "compare_compression_techniques",
     "compute_neuron_importance",
     "dequantize_layer_weights",
+    "equalize_layers",
     "factorize_model",
     "find_task",
     "find_ticket",
@@ -179,6 +182,7 @@ __all__ = [
     "run_reference",
     "scale_student",
     "search_architecture",
+    "smooth_layers",
     "split_from",
     "standard_recipes",
     "supervised",

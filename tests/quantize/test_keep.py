@@ -33,7 +33,12 @@ def integer_products(proto: onnx.ModelProto) -> list[bool]:
 
 def test_a_kept_layer_computes_in_float_and_the_others_in_integers() -> None:
     model = network()
-    done = quantize_model(model, SAMPLES, (X[:2],), keep=["2"])
+    told: list[tuple[str, int, int]] = []
+    done = quantize_model(
+        model, SAMPLES, (X[:2],), keep=["2"], progress=lambda what, at, of: told.append((what, at, of))
+    )
+    assert [what for what, _, _ in told] == ["quantizing the weights"] * 7 + ["observing ranges"]
+    assert all(at <= of == 7 for _, at, of in told)
     assert done.plan is not None
     assert set(done.plan.weights) == {"0.weight", "5.weight"}
     assert torch.equal(done.model.get_parameter("2.weight"), model.get_parameter("2.weight"))

@@ -292,6 +292,7 @@ def _quantize(step: Quantize, before: Compressed, bench: Bench) -> Compressed:
         bias_correction=step.bias_correction,
         batch_norm=calibration if step.batch_norm else None,
         quantize=bench.engine.quantize,
+        progress=bench.progress,
     )
 
 

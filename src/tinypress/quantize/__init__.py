@@ -1,6 +1,7 @@
 """Fewer bits: the weights of a layer, a whole network with or without its activations, or a checkpoint on disk."""
 
 from tinypress.quantize.checkpoint import QuantizedCheckpoint, quantize_checkpoint
+from tinypress.quantize.equalize import equalize_layers
 from tinypress.quantize.layer import dequantize_layer_weights, quantize_layer_weights
 from tinypress.quantize.mixed import MixedBits, choose_bits
 from tinypress.quantize.model import quantize_model
@@ -14,6 +15,7 @@ from tinypress.quantize.qat import (
 from tinypress.quantize.read_checkpoint import read_quantized_checkpoint, read_quantized_weights
 from tinypress.quantize.reference import run_reference
 from tinypress.quantize.sensitivity import LayerBits, measure_sensitivity
+from tinypress.quantize.smooth import smooth_layers
 from tinypress.quantize.weights_only import quantize_weights
 
 __all__ = [
@@ -23,6 +25,7 @@ __all__ = [
     "QuantizedTraining",
     "choose_bits",
     "dequantize_layer_weights",
+    "equalize_layers",
     "finish_training",
     "measure_sensitivity",
     "prepare_training",
@@ -33,6 +36,7 @@ __all__ = [
     "read_quantized_checkpoint",
     "read_quantized_weights",
     "run_reference",
+    "smooth_layers",
     "train_quantized",
     "training_hooks",
 ]

@@ -33,6 +33,7 @@ from tinypress.quantize.recurrent import RECURRENT, has_plain_state, matrices
 from tinypress.quantize.smooth import check_alpha, smooth_layers
 from tinypress.quantize.values import calibrate
 from tinypress.task import Split
+from tinypress.train.progress import Progress, silent
 
 _QUANTIZED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Embedding)
 _NAMED = (*_QUANTIZED, nn.MultiheadAttention)  # attention's projection of its inputs is a Linear of its own
@@ -66,6 +67,7 @@ def quantize_model(
     bias_correction: bool = False,
     batch_norm: Split | None = None,
     quantize: Quantize = quantize_layer_weights,
+    progress: Progress = silent,
 ) -> Compressed:
     """Quantize the weights of every Linear, Conv and Embedding and, with ``calibration``, the activations between them.
 
@@ -89,6 +91,7 @@ def quantize_model(
         bias_correction: give every channel the mean back that rounding its weights moved.
         batch_norm: samples on which every channel gets its spread back as well, as from a batch norm whose moments were
             estimated again behind the quantized weights (``moments.py``).
+        progress: is told which layer is quantized, and when ranges are observed.
 
     Raises:
         InputError: a setting out of range, a name that is no such layer, or a network that is quantized already.
@@ -133,7 +136,9 @@ def quantize_model(
     def bits_for(name: str) -> int:
         return bits if isinstance(bits, int) else bits_of(_names(before.model, name), bits)
 
-    for name, layer in folded.named_modules():
+    modules = list(folded.named_modules())
+    for number, (name, layer) in enumerate(modules):
+        progress("quantizing the weights", number, len(modules))
         projection = input_projection(layer) if isinstance(layer, nn.MultiheadAttention) else None
         if isinstance(layer, RECURRENT) and name in now:
             for short in matrices(layer):
@@ -188,6 +193,7 @@ def quantize_model(
         for name, packed in weights.items()
         if has_integer_kernel(packed) and name.rpartition(".")[0] not in now
     }
+    progress("observing ranges", len(modules), len(modules))
     values = (
         calibrate(to_float_onnx(folded, example_inputs), integers, calibration, ranges, others, percentile)
         if integers and calibration is not None and not every
