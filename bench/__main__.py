@@ -29,10 +29,12 @@ from bench import (
 )
 from tinypress.files import write_bytes, write_json
 from tinypress.press.threads import torch_threads
+from tinypress.train import with_time_left
 
 FULL, QUICK = 100_000_000, 2_000_000
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE, TEACHING = DOCS / "quantization-peers.md", DOCS / "teaching.md"
+FEW_BITS = DOCS / "few-bits.md"
 
 
 def main() -> None:
@@ -63,6 +65,10 @@ def main() -> None:
     parser.add_argument(
         "--keep", type=Path, default=Path("runs/teaching"), help="what 'teaching' has trained"
     )
+    parser.add_argument(
+        "--network", action="append", default=[], help="'without-labels' on this one; may be given again"
+    )
+    parser.add_argument("--measured", type=Path, help="folder that keeps the rows of 'without-labels'")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     weights = QUICK if asked.quick else FULL
@@ -96,7 +102,8 @@ def main() -> None:
         few_tasks = ("watch",) if asked.quick else ("watch", "digits", "crepe-tiny")
         results["few_bits"] = few_bits.measure(few_tasks, (3,) if asked.quick else (4, 3, 2))
     if asked.only in (None, "without-labels"):
-        results["without_labels"] = without_labels.measure(("crepe-tiny",) if asked.quick else ())
+        networks = ("crepe-tiny",) if asked.quick else asked.network
+        results["without_labels"] = without_labels.measure(networks, asked.measured, with_time_left(print))
     if asked.only in (None, "ptq"):
         results["ptq"] = ptq.measure(("watch",) if asked.quick else ("watch", "digits", "efficientnet-lite0"))
     if asked.only in (None, "teaching"):
@@ -124,6 +131,9 @@ def main() -> None:
         Console().print(int8_speed.table(results["int8_speed"]))
     if "without_labels" in results:
         Console().print(without_labels.table(results["without_labels"]))
+        if not asked.quick and not asked.network:
+            text = without_labels.page(results["without_labels"], results["machine"])
+            write_bytes(FEW_BITS, text.encode())
     for name, row in results.get("teaching", {}).items():
         Console().print(teaching.table(name, row))
     if "teaching" in results and not asked.quick:

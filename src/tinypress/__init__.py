@@ -59,6 +59,7 @@ from tinypress.prune import (
 from tinypress.quantize import (
     QuantizedCheckpoint,
     QuantizedTraining,
+    Reconstruction,
     choose_bits,
     dequantize_layer_weights,
     equalize_layers,
@@ -122,6 +123,7 @@ __all__ = [
     "QuantizedWeight",
     "Receipt",
     "Recipe",
+    "Reconstruction",
     "RelationalAngle",
     "RelationalDistance",
     "Schedule",

@@ -7,6 +7,7 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
+from torch import nn
 
 from press.small import small_task
 from tinypress.archive import read_archive
@@ -21,6 +22,7 @@ from tinypress.press.step import Magnitude, Quantize
 from tinypress.press.steps import Bench, apply_step
 from tinypress.press.verify import verify
 from tinypress.quantize import dequantize_layer_weights
+from tinypress.train.processes import one_process
 
 TASK = small_task()
 BENCH = Bench(TASK, Engine(), seed=0)
@@ -62,9 +64,50 @@ def test_a_step_estimates_batch_norm_again() -> None:
     assert torch.equal(*(plan.weights["7.weight"].scale for plan in plans if plan is not None))
 
 
+def test_a_step_learns_its_blocks_with_the_seed_and_settings_given() -> None:
+    settings = {
+        "bits": 3,
+        "weights_only": True,
+        "group_size": 16,
+        "method": "blocks",
+        "calibration_samples": 64,
+    }
+    done = {
+        (steps, seed): apply_step(
+            Quantize(**settings, block_steps=steps, block_batch=16),
+            Compressed(TASK.model),
+            Bench(TASK, Engine(), seed, processes=one_process("cpu")),
+            from_scratch=False,
+        )
+        for steps, seed in ((20, 0), (2, 0), (20, 1))
+    }
+    learnt = {key: [c.now for c in found.changes if "error" in c.what] for key, found in done.items()}
+    assert learnt[20, 0]
+    assert learnt[20, 0] != learnt[20, 1]
+    assert learnt[20, 0] != learnt[2, 0]
+    # batch norm is folded, and what the integers stand for is in the network
+    assert not any(isinstance(layer, nn.BatchNorm1d) for layer in done[20, 0].model.modules())
+    plan = done[20, 0].plan
+    assert plan is not None
+    for name, weight in plan.weights.items():
+        assert torch.equal(dequantize_layer_weights(weight), done[20, 0].model.get_parameter(name))
+
+
+@pytest.mark.slow
+def test_a_recipe_of_blocks_is_pressed_shipped_and_verified(tmp_path: Path) -> None:
+    blocks = Quantize(bits=4, weights_only=True, group_size=16, method="blocks", block_steps=20)
+    recipe = Recipe(name="blocks4", steps=(Magnitude(sparsity=0.3), blocks), ship=("onnx", "archive"))
+    receipt = press(small_task(), (BASELINE, recipe), tmp_path / "run")
+    candidate = receipt.candidate("blocks4")
+    assert candidate.nonzero_parameters <= 0.72 * candidate.parameters
+    assert verify(tmp_path / "run", small_task()) == ()
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
+        ({"weights_only": True, "block_steps": 9}, "block_steps needs method"),
+        ({"weights_only": True, "method": "blocks", "batch_norm": True}, "folds batch norm"),
         ({"method": "awq"}, "method needs weights_only"),
         ({"weights_only": True, "ranges": "mse"}, "ranges is of activations"),
         ({"bits": 4, "other_ranges": {"0": "mse"}}, "other_ranges is of activations"),

@@ -199,6 +199,8 @@ class Quantize(Strict):
     measured on samples. ``budget_ms`` does so under the time of all layers, each timed alone in ONNX Runtime.
     With ``batch_norm`` its moments are estimated again on the calibration samples, behind quantized weights.
     With ``dynamic`` all layers, or those named, round their input at run time and need no ranges: LSTM too.
+    With ``method = "blocks"`` each block of layers learns without labels to make what the float block makes, for
+    ``block_steps`` steps on batches of ``block_batch`` samples; the rates are those of ``Reconstruction``.
     ``equalize`` shares out ranges among neighbouring layers first, ``smooth`` is the alpha with which SmoothQuant moves
     outliers into weights; ``bias_correction`` puts back the means that rounding moved.
     """
@@ -215,7 +217,12 @@ class Quantize(Strict):
     calibrate_on: Literal["train", "validation"] = "train"
     weights_only: bool = Field(default=False, strict=True)
     group_size: int | None = Field(default=None, strict=True, ge=1, lt=2**31)
-    method: Literal["nearest", "mse", "hqq", "gptq", "awq", "adaround"] = "nearest"
+    method: Literal["nearest", "mse", "hqq", "gptq", "awq", "adaround", "blocks"] = "nearest"
+    block_steps: int = Field(default=300, strict=True, ge=1)
+    block_batch: int = Field(default=32, strict=True, ge=1)
+    weight_rate: float = Field(default=0.02, strict=True, ge=0)
+    scale_rate: float = Field(default=1e-3, strict=True, ge=0)
+    bias_rate: float = Field(default=1e-3, strict=True, ge=0)
     embeddings: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
     dynamic: bool | tuple[str, ...] = False
@@ -238,6 +245,11 @@ class Quantize(Strict):
             raise ValueError(f"{given} is of activations, which 8 symmetric bits without weights_only have")
         if self.dynamic and (not whole or (self.dynamic is True and _changed(self, *_OF_RANGES))):
             raise ValueError("dynamic needs 8 symmetric bits without weights_only, and has no ranges")
+        learning = _changed(self, "block_steps", "block_batch", "weight_rate", "scale_rate", "bias_rate")
+        if learning and self.method != "blocks":
+            raise ValueError(f'{learning} needs method = "blocks"')
+        if self.method == "blocks" and self.batch_norm:
+            raise ValueError('method = "blocks" folds batch norm and learns what batch_norm would change')
         if self.weights_only and not self.per_channel:
             raise ValueError("weights_only has scales for each channel or group")
         if self.layers and (self.budget_bytes is not None or self.budget_ms is not None):

@@ -37,7 +37,13 @@ from tinypress.press.step import (
 from tinypress.press.trained_quantized import Course, trained_quantized
 from tinypress.press.zeros import check_score, zeroed, zeroed_gradually
 from tinypress.prune import keep_zeros
-from tinypress.quantize import choose_bits, measure_sensitivity, quantize_model, quantize_weights
+from tinypress.quantize import (
+    Reconstruction,
+    choose_bits,
+    measure_sensitivity,
+    quantize_model,
+    quantize_weights,
+)
 from tinypress.shrink import OF_THE_LOSS, shrink_model
 from tinypress.shrink.keep import check_paths
 from tinypress.task import Split, Task
@@ -272,6 +278,8 @@ def _quantize(step: Quantize, before: Compressed, bench: Bench) -> Compressed:
             equalize=step.equalize,
             bias_correction=step.bias_correction,
             reference=task.train,
+            reconstruction=_reconstruction(step, bench.seed) if step.method == "blocks" else None,
+            processes=bench.processes,
             progress=bench.progress,
         )
     return quantize_model(
@@ -293,6 +301,12 @@ def _quantize(step: Quantize, before: Compressed, bench: Bench) -> Compressed:
         batch_norm=calibration if step.batch_norm else None,
         quantize=bench.engine.quantize,
         progress=bench.progress,
+    )
+
+
+def _reconstruction(step: Quantize, seed: int) -> Reconstruction:
+    return Reconstruction(
+        step.block_steps, step.block_batch, step.weight_rate, step.scale_rate, step.bias_rate, seed
     )
 
 

@@ -3,6 +3,7 @@
 from tinypress.quantize.checkpoint import QuantizedCheckpoint, quantize_checkpoint
 from tinypress.quantize.equalize import equalize_layers
 from tinypress.quantize.layer import dequantize_layer_weights, quantize_layer_weights
+from tinypress.quantize.learn_block import Reconstruction
 from tinypress.quantize.mixed import MixedBits, choose_bits
 from tinypress.quantize.model import quantize_model
 from tinypress.quantize.qat import (
@@ -23,6 +24,7 @@ __all__ = [
     "MixedBits",
     "QuantizedCheckpoint",
     "QuantizedTraining",
+    "Reconstruction",
     "choose_bits",
     "dequantize_layer_weights",
     "equalize_layers",

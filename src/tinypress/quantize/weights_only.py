@@ -6,8 +6,7 @@ One loop for every method; what a method does with the weights of one layer stan
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
@@ -17,37 +16,26 @@ from tinypress.facts import Change, Compressed, Note, QuantizedWeight, QuantPlan
 from tinypress.graph import batch_norm_pairs, trace
 from tinypress.layers import copy_model
 from tinypress.quantize.absorb import absorb_batch_norms
-from tinypress.quantize.adaround import adaround_rows
 from tinypress.quantize.affine import Scheme
-from tinypress.quantize.awq import awq_rows
+from tinypress.quantize.block_rows import device_of
 from tinypress.quantize.by_layer import Bits, bits_of, check_bits, kept_float, shown
+from tinypress.quantize.by_method import NEEDS_SAMPLES, How, Method, quantized_layer
 from tinypress.quantize.calibration import judge_calibration
 from tinypress.quantize.equalize import equalize_layers
+from tinypress.quantize.fake_weight import FakeWeight
 from tinypress.quantize.fold import fold_batch_norms
-from tinypress.quantize.gptq import gptq_rows
-from tinypress.quantize.halves import HALVES, Half, half_weight
-from tinypress.quantize.hqq import half_quadratic
-from tinypress.quantize.inputs import Inputs, Layer, layers_in_order, observe, paired_rows
-from tinypress.quantize.layer import dequantize_layer_weights, packed_weight, quantize_weight, weight_of
+from tinypress.quantize.halves import HALVES, Half
+from tinypress.quantize.inputs import Layer, layers_in_order
+from tinypress.quantize.layer import dequantize_layer_weights, weight_of
+from tinypress.quantize.learn_block import Reconstruction, check_reconstruction
 from tinypress.quantize.moments import restore_moments
-from tinypress.quantize.mse import least_squared_error
-from tinypress.quantize.rows import Fit, Grid, whole_range
+from tinypress.quantize.reconstruct import reconstruct_blocks
+from tinypress.quantize.rows import Grid
 from tinypress.quantize.shared import Choice, choose
 from tinypress.task import Split
 from tinypress.train.batchnorm import reestimate_batch_norm
+from tinypress.train.processes import Processes
 from tinypress.train.progress import Progress, silent
-
-Method = Literal["nearest", "mse", "hqq", "gptq", "awq", "adaround"]
-_FITS: dict[str, Fit] = {"nearest": whole_range, "mse": least_squared_error, "hqq": half_quadratic}
-_NEEDS_SAMPLES = ("gptq", "awq", "adaround")
-_PLACES = 4096  # that adaround looks at in each layer
-
-
-@dataclass(frozen=True)
-class _How:
-    method: Method
-    grid: Grid
-    act_order: bool
 
 
 def quantize_weights(
@@ -67,6 +55,8 @@ def quantize_weights(
     equalize: bool = False,
     bias_correction: bool = False,
     reference: Split | None = None,
+    reconstruction: Reconstruction | None = None,
+    processes: Processes | None = None,
     progress: Progress = silent,
 ) -> Compressed:
     """Quantize the weights of every Linear and convolution, and of the embeddings that are named.
@@ -80,7 +70,8 @@ def quantize_weights(
         group_size: so many neighbouring weights of an output channel share a scale; ``None`` for all of them.
         method: ``nearest`` rounds; ``mse`` and ``hqq`` look for a better range in the weights alone; ``gptq``,
             ``awq`` and ``adaround`` look at what ``calibration`` feeds to each layer, after the layers before it were
-            quantized.
+            quantized. With ``blocks`` the weights, scales and biases of each block of layers learn to make what the
+            float block makes (``reconstruct.py``): minutes rather than seconds, for 4 bits and fewer.
         power_of_two: scales are powers of two.
         act_order: ``gptq`` begins with the inputs that are largest.
         calibration: samples like those the network will see.
@@ -93,10 +84,13 @@ def quantize_weights(
         equalize: share out the channels' ranges among neighbouring layers first (``equalize_layers``).
         bias_correction: give every channel the mean back that rounding its weights moved.
         reference: data that the network was trained on, by which the calibration samples are judged.
+        reconstruction: how ``blocks`` learns.
+        processes: it learns on their device, where that is not the network's; every process does all of it.
 
     Raises:
         InputError: a setting out of range, a name that is no such layer, or a network that is quantized already.
-        ModelError: there is nothing to quantize, or a weight holds NaN, infinity or more than 1e38.
+        ModelError: there is nothing to quantize, a weight holds NaN, infinity or more than 1e38, or a block's error
+            became NaN while it learnt.
         DataError: the method needs calibration samples and there are none.
     """
     before = model if isinstance(model, Compressed) else Compressed(model)
@@ -112,7 +106,7 @@ def quantize_weights(
         raise InputError(call, f"method is {method!r}", f"Use one of {list(get_args(Method))}")
     if before.plan is not None:
         raise InputError(call, "the network is quantized already", "Quantize once, as the last step")
-    if method in _NEEDS_SAMPLES and calibration is None:
+    if method in NEEDS_SAMPLES and calibration is None:
         raise DataError(call, f"{method!r} looks at the inputs of each layer", "Give calibration samples")
     if batch_norm is not None and (half or power_of_two):
         raise InputError(
@@ -120,9 +114,10 @@ def quantize_weights(
             "batch_norm changes the scales, and these are fixed",
             "Leave out batch_norm, or the fixed scales",
         )
+    _check_blocks(call, method, reconstruction, fixed=power_of_two, batch_norm=batch_norm is not None)
     if bias_correction and calibration is None:
         raise DataError(call, "what rounding moved is seen on samples only", "Give calibration samples")
-    used = calibration if method in _NEEDS_SAMPLES or bias_correction else None
+    used = calibration if method in NEEDS_SAMPLES or bias_correction else None
     judged = judge_calibration(call, before, used, reference) if used is not None else ()
     given = example_inputs
     for samples in (calibration, batch_norm):
@@ -140,27 +135,51 @@ def quantize_weights(
         pairs = batch_norm_pairs(trace(network, given))
     else:
         network, unfolded = folded(before.model, given)
-    compared = equalize or bias_correction or method == "adaround"
+    compared = equalize or bias_correction or method in ("adaround", "blocks")
     original = fold_batch_norms(network, pairs) if compared else network
     kept = kept_float(call, network, bits, embeddings, keep)
     choices, left = choose(call, network, frozenset(embeddings), kept)
     weights: dict[str, QuantizedWeight] = {}
+    learnt: dict[str, FakeWeight] = {}
     changes, notes = [], [*judged, *unfolded, *left]
     ordered = _in_order(network, choices, calibration)
     for done, choice in enumerate(ordered):
         progress("quantizing the weights", done, len(ordered))
         was = 8 * choice.layers[0].weight.element_size()
-        how: _How | Half = (
+        how: How | Half = (
             scheme
             if scheme == "float16" or scheme == "bfloat16"
-            else _How(method, Grid(bits_of(choice.names, bits), scheme, group_size, power_of_two), act_order)
+            else How(method, Grid(bits_of(choice.names, bits), scheme, group_size, power_of_two), act_order)
         )
-        packed, note = _quantized(call, network, original, choice, how, calibration)
+        if isinstance(how, How) and method == "blocks" and _alone(choice):
+            learnt[choice.names[0]] = _steps(call, choice, how.grid)
+            changes.append(Change(choice.names[0], "bits", was, how.grid.bits))
+            continue
+        packed, note = quantized_layer(call, network, original, choice, how, calibration)
         if note is not None:
             notes.append(note)
         _put(choice, packed)
         weights.update(dict.fromkeys((f"{name}.weight" for name in choice.names), packed))
         changes.append(Change(choice.names[0], "bits", was, packed.bits))
+    if learnt and calibration is not None:
+        home = device_of(network)
+        for part in (network, original, *learnt.values()):
+            part.to(home if processes is None else processes.device)
+        rebuilt = reconstruct_blocks(
+            call,
+            network,
+            original,
+            learnt,
+            calibration,
+            reconstruction or Reconstruction(),
+            pruned=before.pruned,
+            progress=progress,
+        )
+        for part in (network, original):
+            part.to(home)
+        weights.update({f"{name}.weight": packed for name, packed in rebuilt.weights.items()})
+        changes += rebuilt.changes
+        notes += rebuilt.notes
     if batch_norm is not None and not equalize:
         again = reestimate_batch_norm(network, batch_norm)
         changes += again.changes
@@ -200,81 +219,31 @@ def _in_order(network: nn.Module, choices: Sequence[Choice], samples: Split | No
     return list(dict.fromkeys([*(owners[layer] for layer in met if layer in owners), *choices]))
 
 
-def _quantized(
-    call: str,
-    network: nn.Module,
-    original: nn.Module,
-    choice: Choice,
-    how: _How | Half,
-    samples: Split | None,
-) -> tuple[QuantizedWeight, Note | None]:
-    """The integers of one weight, and a note where the method could not be used on it."""
-    weight = weight_of(f"{call}, layer {choice.names[0]!r}", choice.layers[0])
-    named = f"{call}, layer {choice.names[0]!r}"
-    if not isinstance(how, _How):
-        return half_weight(named, weight, how), None
-    if how.method not in _NEEDS_SAMPLES:
-        return quantize_weight(named, weight, 0, how.grid, _FITS[how.method]), None
-    layers = [layer for layer in choice.layers if isinstance(layer, Layer)]
-    assert samples is not None
-    if how.method == "adaround" and layers:
-        return _adaround(named, weight, (original, network), choice.names[0], how.grid, samples)
-    seen = observe(network, layers, samples) if layers else None
-    reason = None
-    if not layers:
-        reason = f"{how.method} has nothing to weigh in an embedding, which looks its rows up"
-    elif seen is None:
-        reason = "the calibration samples never reach it as a layer"
-    elif not bool(torch.isfinite(seen.hessian_JKK).all()):
-        raise DataError(
-            named, "its inputs became NaN or infinite", "Check the calibration samples and the weights"
+def _check_blocks(
+    call: str, method: Method, how: Reconstruction | None, *, fixed: bool, batch_norm: bool
+) -> None:
+    """Refuse what ``blocks`` cannot have, and settings of it for another method."""
+    if method != "blocks":
+        if how is not None:
+            raise InputError(call, "reconstruction is how 'blocks' learns", "Give method='blocks'")
+        return
+    check_reconstruction(call, how or Reconstruction())
+    if fixed:
+        raise InputError(call, "'blocks' learns the scales", "Leave out power_of_two")
+    if batch_norm:
+        raise InputError(
+            call, "'blocks' folds batch norm and learns what its moments would change", "Leave out batch_norm"
         )
-    elif how.method == "awq" and len(seen.hessian_JKK) > 1:
-        reason = "awq has one scale an input channel, and this convolution has groups of them"
-    if reason is not None or seen is None:
-        fit = whole_range if layers else least_squared_error
-        done = (
-            "its weights were rounded to nearest" if layers else "its ranges are those of least squared error"
-        )
-        note = Note("TP211", "note", choice.names[0], f"{reason}: {done}")
-        return quantize_weight(named, weight, 0, how.grid, fit), note
-    if how.method == "awq":
-        rows = weight.reshape(len(weight), -1)
-        q, scale, zero, balance = awq_rows(
-            named, rows, seen.hessian_JKK[0], seen.mean_abs_I.float(), how.grid
-        )
-        packed = packed_weight(q, scale, zero, tuple(weight.shape), 0, how.grid)
-        return replace(packed, input_scale=balance), None
-    return _gptq(named, weight, seen, how), None
 
 
-def _adaround(
-    call: str, weight: Tensor, networks: tuple[nn.Module, nn.Module], name: str, grid: Grid, samples: Split
-) -> tuple[QuantizedWeight, Note | None]:
-    found = paired_rows(networks, name, samples, _PLACES, seed=0)
-    if found is None:
-        reason = "the calibration samples never reach it as a layer: its weights were rounded to nearest"
-        return quantize_weight(call, weight, 0, grid), Note("TP211", "note", name, reason)
-    float_JNK, inputs_JNK = found
-    if not bool(torch.isfinite(inputs_JNK).all()):
-        raise DataError(
-            call, "its inputs became NaN or infinite", "Check the calibration samples and the weights"
-        )
-    w_JOK = weight.reshape(len(inputs_JNK), -1, weight[0].numel()).float()
-    made_JNO = float_JNK @ w_JOK.transpose(1, 2)
-    fit = least_squared_error if grid.bits <= 4 else whole_range
-    q, scale, zero = adaround_rows(call, w_JOK, made_JNO, inputs_JNK, grid, fit=fit)
-    return packed_weight(q, scale, zero, tuple(weight.shape), 0, grid), None
+def _alone(choice: Choice) -> bool:
+    """Whether a weight is that of one layer, which multiplies by it."""
+    return len(choice.names) == 1 and isinstance(choice.layers[0], Layer)
 
 
-def _gptq(call: str, weight: Tensor, seen: Inputs, how: _How) -> QuantizedWeight:
-    rows = weight.reshape(len(seen.hessian_JKK), -1, weight[0].numel())
-    solved = [
-        gptq_rows(call, rows_CK, hessian_KK, how.grid, act_order=how.act_order)
-        for rows_CK, hessian_KK in zip(rows, seen.hessian_JKK, strict=True)
-    ]
-    q, scale, zero = (torch.cat(part) for part in zip(*solved, strict=True))
-    return packed_weight(q, scale, zero, tuple(weight.shape), 0, how.grid)
+def _steps(call: str, choice: Choice, grid: Grid) -> FakeWeight:
+    named, name = f"{call}, layer {choice.names[0]!r}", choice.names[0]
+    return FakeWeight(named, (f"{name}.weight",), weight_of(named, choice.layers[0]), grid, learned=True)
 
 
 def _put(choice: Choice, packed: QuantizedWeight) -> None:
