@@ -287,10 +287,10 @@ PLANTED: tuple[Planted, ...] = (
         "quantize/test_absorb.py::test_rows_are_multiplied_by_their_factor",
     ),
     Planted(
-        "a Gemm that stores its weight the other way has its scales along the inputs",
+        "a Gemm's weight is turned, and the Gemm does not know",
         "ship/from_onnx.py",
-        "1 if turned else 0",
-        "0 if turned else 1",
+        'helper.make_attribute("transB", 1)',
+        'helper.make_attribute("transB", 0)',
         "ship/test_from_onnx.py::test_the_file_computes_in_integers_what_the_float_file_does",
     ),
     Planted(
