@@ -30,8 +30,8 @@ with it. `python docs/minilm.py {runs}` wrote this page after
 
 {commands}
 
-The text it is taught with has no labels: glosses of WordNet without the words and definitions that a task validates or
-tests on ({rows:,} rows of {length} tokens). Megabytes count the file and `vocab.txt`, the tokenizer's smallest complete
+The text it is taught with has no labels: glosses and single words of WordNet without those that a task validates or
+tests on, and what the train splits of films and mail say ({rows:,} rows of {length} tokens). Megabytes count the file and `vocab.txt`, the tokenizer's smallest complete
 form ({vocabulary:,} bytes). A drop is from the float file, in points (100 times a rank correlation), with its 95 %
 interval over the same test texts; the mean is over the five tasks.
 
@@ -59,7 +59,7 @@ def page(folders: list[Path], alone: Path | None) -> str:
         files["alone"] = alone
     judged = encoder.measure(files, original, folders[0].parent)
     text = HEAD.format(
-        runs=" ".join(str(folder) for folder in folders),
+        runs=" ".join([*map(str, folders), *([] if alone is None else ["--alone", str(alone)])]),
         commands="\n".join([*(f"    {_command(folder)}" for folder in folders), *_command_alone(alone)]),
         rows=minilm_taught.ROWS,
         length=minilm.DEFINITION_TOKENS,
