@@ -32,8 +32,9 @@ with it. `python docs/minilm.py {runs}` wrote this page after
 
 The text it is taught with has no labels: glosses and single words of WordNet without those that a task validates or
 tests on, and what the train splits of films and mail say ({rows:,} rows of {length} tokens). Megabytes count
-the file and `vocab.txt`, the tokenizer's smallest complete form ({vocabulary:,} bytes). A drop is from the float file, in points (100 times a rank correlation), with its 95 %
-interval over the same test texts; the mean is over the five tasks.
+the file and `vocab.txt`, the tokenizer's smallest complete form ({vocabulary:,} bytes). A drop is from the float
+file, in points (100 times a rank correlation), with its 95 % interval over the same test texts; the mean is over the
+five tasks.
 
 **As it stands**, the file reads an index and linear layers that were made with the float network. **Made anew**, it
 makes its own from the training texts, which is fair to a network that was not taught by the float one.
