@@ -28,7 +28,6 @@ from tinypress.train.progress import Progress
 RECIPE = Path(__file__).parents[1] / "recipes" / "minilm-10mb.toml"
 INNER = 1280
 """Neurons of the inner layers, which the recipe leaves."""
-_WORD_TOKENS = 8
 
 
 class Pair(nn.Module):
@@ -53,7 +52,7 @@ def pairs(count: int, start: int) -> Split:
     without = minilm_taught.held_out()
     known = [each for each in texts.definitions()[start:] if without.isdisjoint(each)][:count]
     meanings = minilm.tokens([meaning for _, meaning in known], minilm.DEFINITION_TOKENS)
-    words = minilm.tokens([word for word, _ in known], _WORD_TOKENS)
+    words = minilm.tokens([word for word, _ in known], minilm.WORD_TOKENS)
     return Split((*meanings, *words), torch.zeros(len(known), 1))
 
 

@@ -23,6 +23,7 @@ from tinypress.measure.machine import machine
 from tinypress.quantize import quantize_model
 from tinypress.runtimes.onnx import open_onnx
 from tinypress.ship import to_onnx
+from tinypress.ship.signs import DOT_PRODUCTS
 from tinypress.task import Split
 from tinypress.tasks import crepe, efficientnet
 
@@ -83,7 +84,7 @@ def measure(seconds: float, only: Sequence[str] = ()) -> dict[str, Any]:
 
 def table(row: dict[str, Any]) -> Table:
     """A line each network and batch."""
-    fast = sorted(set(row["isa"]) & {"avx512_vnni", "avx_vnni", "amx_int8"})
+    fast = sorted(set(row["isa"]) & set(DOT_PRODUCTS))
     made = Table("network", "MACs", "batch", "float ms", "int8 ms", "int8 is faster", "the faster file")
     having = ", ".join(fast) or "no 8-bit dot products"
     made.title = f"ONNX Runtime, one thread, with {having} (bar with them: {BAR:g}x)"

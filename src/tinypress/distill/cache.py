@@ -6,7 +6,6 @@ is damaged or of something else is made again.
 
 from __future__ import annotations
 
-import copy
 import inspect
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,23 +25,19 @@ def ask_teacher(
     *,
     cache: Path | None = None,
     batch_size: int = 512,
-    device: torch.device | None = None,
 ) -> tuple[Tensor, ...]:
     """The teacher's outputs [N, ...] for all samples, then those of its ``layers``, in evaluation mode.
 
-    The teacher's mode is put back afterwards.
+    It answers on the device that it is on; the answers are where ``inputs`` are. Its mode is put back afterwards.
 
     Args:
         cache: folder that keeps the answers; by default they are not kept.
-        device: what answers, by default the device that the teacher is on. The answers are where ``inputs`` are.
 
     Raises:
         InputError: there is no such layer.
         ModelError: a layer does not run exactly once in a forward pass, or gives nothing a sample.
         RunError: the folder cannot be written.
     """
-    if device is not None and _device_of(teacher, inputs) != device:
-        teacher = copy.deepcopy(teacher).to(device)
     if cache is None:
         return _ask(teacher, inputs, layers, batch_size)
     key = _key(teacher, inputs, layers, batch_size)
@@ -97,7 +92,7 @@ def _key(teacher: nn.Module, inputs: tuple[Tensor, ...], layers: Sequence[str], 
     device = _device_of(teacher, inputs).type
     if device != "cpu":
         facts["device"] = device
-    return hash_of(facts, {name: x.cpu() for name, x in tensors.items()})
+    return hash_of(facts, tensors)
 
 
 def _device_of(teacher: nn.Module, inputs: tuple[Tensor, ...]) -> torch.device:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from tinypress.distill.cache import ask_teacher
@@ -63,9 +62,10 @@ def train_with_distillation(
     term = loss if isinstance(loss, Term) else OnBoth(loss if loss is not None else DistillationLoss())
     schedule = schedule if schedule is not None else Schedule(epochs=10, learning_rate=1e-3)
     pairs = dict(features) if features is not None else {}
-    device = processes.device if processes is not None else None
-    taught = _with_teacher(train, teacher, list(pairs.values()), cache, device)
-    judged = _with_teacher(validation, teacher, list(pairs.values()), cache, device)
+    if processes is not None and processes.device.type != "cpu":
+        teacher = copy.deepcopy(teacher).to(processes.device)
+    taught = _with_teacher(train, teacher, list(pairs.values()), cache)
+    judged = _with_teacher(validation, teacher, list(pairs.values()), cache)
     pupil = copy.deepcopy(before.model).eval()
     given = len(train.inputs)
     shape = ask_teacher(pupil, tuple(x[:1] for x in train.inputs))[0].shape[1:]
@@ -172,13 +172,7 @@ def _parts(
     return {name: mean_objective(student, split, part(name)) for name in owner.weights}
 
 
-def _with_teacher(
-    split: Split,
-    teacher: nn.Module,
-    layers: Sequence[str],
-    cache: Path | None,
-    device: torch.device | None,
-) -> Split:
+def _with_teacher(split: Split, teacher: nn.Module, layers: Sequence[str], cache: Path | None) -> Split:
     """``split`` with the teacher's outputs, and those of its ``layers``, as more input columns."""
-    answers = ask_teacher(teacher, split.inputs, layers, cache=cache, device=device)
+    answers = ask_teacher(teacher, split.inputs, layers, cache=cache)
     return Split((*split.inputs, *answers), split.targets, split.groups)

@@ -10,6 +10,7 @@ from tinypress.measure.artifact import ArtifactFacts
 from tinypress.measure.islands import Island
 from tinypress.press.choose import PassedOver, meets
 from tinypress.receipt import Candidate, Finding, Layer, Machine, Receipt
+from tinypress.ship.signs import DOT_PRODUCTS
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ def one_step_off(seen: Seen) -> str | None:
 
 def no_dot_product(seen: Seen) -> str | None:
     integer = seen.facts.macs_int8 > 0
-    fast = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"} & set(seen.machine.isa)
+    fast = {*DOT_PRODUCTS, "asimddp", "i8mm"} & set(seen.machine.isa)
     if not integer or fast:
         return None
     return (

@@ -39,7 +39,7 @@ _FILES = {
 DEFINITIONS, DEFINITION_TOKENS = (800, 400, 800), 32
 FILMS, _FILM_TOKENS = (800, 300, 600), 40
 MAILS, _MAIL_TOKENS = (400, 100, 400), 64
-_WORD_TOKENS = 8
+WORD_TOKENS = 8
 WORD_PAIRS = ("wordsim353.tsv", "simlex999.txt")
 
 Columns = tuple[Tensor, ...]
@@ -107,7 +107,7 @@ def load(seed: int = 0, progress: Progress = silent) -> Task:
     """
     encoder = network()
     pairs = texts.definitions()[: sum(DEFINITIONS)]
-    words = embed(encoder, tokens([word for word, _ in pairs], _WORD_TOKENS))
+    words = embed(encoder, tokens([word for word, _ in pairs], WORD_TOKENS))
     columns = tokens([meaning for _, meaning in pairs], DEFINITION_TOKENS)
     about = "Words by their definition, from WordNet"
     return _task(
@@ -118,7 +118,7 @@ def load(seed: int = 0, progress: Progress = silent) -> Task:
 def defined_words() -> Columns:
     """Ids and mask of the words whose definitions the test split of ``minilm`` holds, in its order."""
     pairs = texts.definitions()[sum(DEFINITIONS[:2]) : sum(DEFINITIONS)]
-    return tokens([word for word, _ in pairs], _WORD_TOKENS)
+    return tokens([word for word, _ in pairs], WORD_TOKENS)
 
 
 def load_films(seed: int = 0, progress: Progress = silent) -> Task:
@@ -244,8 +244,8 @@ def _probed(
 def _paired(name: str, file: str) -> Task:
     pairs = texts.word_pairs(file)
     columns = (
-        *tokens([a for a, _, _ in pairs], _WORD_TOKENS),
-        *tokens([b for _, b, _ in pairs], _WORD_TOKENS),
+        *tokens([a for a, _, _ in pairs], WORD_TOKENS),
+        *tokens([b for _, b, _ in pairs], WORD_TOKENS),
     )
     scores = torch.tensor([score for _, _, score in pairs])
     few = len(pairs) // 5
