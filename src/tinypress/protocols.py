@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Literal, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -60,6 +61,12 @@ class Shrink(Protocol):
         calibration: tuple[Tensor, ...] | None = None,
         seed: int = 0,
     ) -> Compressed: ...
+
+
+class Augment(Protocol):
+    """Varies the inputs [N, ...] of samples so that their labels still hold, by numbers drawn from ``generator``."""
+
+    def __call__(self, inputs: tuple[Tensor, ...], generator: torch.Generator) -> Sequence[Tensor]: ...
 
 
 class Runner(Protocol):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tinypress.errors import DataError, TaskError
 from tinypress.facts import Note
+from tinypress.protocols import Augment
 
 Metric = Callable[[Tensor, Tensor], float]
 
@@ -133,6 +134,8 @@ class Task:
     ``loss(outputs, targets)`` returns a scalar tensor; ``metric`` is the name of a built-in metric or a
     function ``(outputs, targets) -> float``; ``build()`` returns the untrained network, for the controls.
     ``tolerance`` is the acceptable loss in quality: points for accuracy, else the metric's unit.
+    ``augment(inputs, generator)`` varies inputs as their labels do not mind; steps that ask for ``copies`` train on
+    what it makes.
     ``companions(model)`` gives the files that ship beside a pressed network: each artifact is then a folder of its
     own, and their bytes count. With ``free_length`` the second dimension of every input is free in an ONNX file whose
     activations are float, one length for all: texts of any length.
@@ -152,6 +155,7 @@ class Task:
     training: Training = field(default_factory=Training)
     classes: tuple[str, ...] = ()
     about: str = ""
+    augment: Augment | None = None
     companions: Callable[[nn.Module], Companions] | None = None
     free_length: bool = False
 

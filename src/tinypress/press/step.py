@@ -25,6 +25,9 @@ BitsByLayer = Annotated[
 ]
 """A table of layer = bits; kept as pairs, so that a step can be looked up by its settings."""
 
+Copies = Annotated[int, Field(strict=True, ge=1)]
+"""How often a training sees each sample in an epoch: once as it is, and then as the task's ``augment`` varies it."""
+
 LayerByLayer = Annotated[tuple[tuple[str, str], ...], BeforeValidator(_pairs), PlainSerializer(dict)]
 """A table of layer = layer, kept alike."""
 
@@ -60,6 +63,7 @@ class Gradual(Strict):
     end: float = Field(default=0.5, strict=True, gt=0, le=1)
     every: int = Field(default=10, strict=True, ge=1)
     epochs: int | None = Field(default=None, strict=True, ge=1)
+    copies: Copies = 1
 
 
 class Shrink(Strict):
@@ -151,6 +155,7 @@ class Recover(Strict):
 
     technique: Literal["recover"] = "recover"
     epochs: int | None = Field(default=None, strict=True, ge=1)
+    copies: Copies = 1
 
 
 class Distill(Strict):
@@ -169,6 +174,7 @@ class Distill(Strict):
     hidden: LayerByLayer = ()
     mask_input: int = Field(default=1, strict=True, ge=0)
     epochs: int | None = Field(default=None, strict=True, ge=1)
+    copies: Copies = 1
     learning_rate: float | None = Field(default=None, strict=True, gt=0)
 
     @model_validator(mode="after")
@@ -281,6 +287,7 @@ class Qat(Strict):
     temperature: float = Field(default=1.0, strict=True, gt=0)
     alpha: float = Field(default=1.0, strict=True, ge=0, le=1)
     epochs: int | None = Field(default=None, strict=True, ge=1)
+    copies: Copies = 1
     learning_rate: float | None = Field(default=None, strict=True, gt=0)
     embeddings: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()

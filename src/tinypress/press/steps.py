@@ -47,6 +47,7 @@ from tinypress.quantize import (
 from tinypress.shrink import OF_THE_LOSS, shrink_model
 from tinypress.shrink.keep import check_paths
 from tinypress.task import Split, Task
+from tinypress.train.augmented import augmented
 from tinypress.train.checkpoint import Checkpoint
 from tinypress.train.loop import Progress, Schedule, fit, silent, supervised
 from tinypress.train.processes import Processes
@@ -82,6 +83,12 @@ def check_task(bench: Bench, recipe: Recipe) -> None:
                 f"{step.technique!r} trains, and the task gives no {missing}",
                 "Add it to the Task, or leave the step out",
             )
+        if _copies(step) > 1 and task.augment is None:
+            raise TaskError(
+                call,
+                f"{step.technique!r} asks for {_copies(step)} copies of each sample, and the task gives no augment()",
+                "Add augment to the Task, or leave copies out",
+            )
         if isinstance(step, Structured) and step.importance in OF_THE_LOSS and task.loss is None:
             raise TaskError(
                 call,
@@ -107,6 +114,8 @@ def apply_step(step: Step, before: Compressed, bench: Bench, *, from_scratch: bo
         ModelError: the step broke something it must keep: the output's shape, pruned zeros, finite weights.
     """
     check_state(step, before)
+    if _copies(step) > 1:
+        bench = replace(bench, task=_with_copies(bench.task, _copies(step), bench.seed))
     match step:
         case Magnitude():
             after = zeroed(step, before, bench.seed, bench.engine.score)
@@ -143,6 +152,17 @@ def apply_step(step: Step, before: Compressed, bench: Bench, *, from_scratch: bo
         shape = copy.deepcopy(bench.task.model).eval()(*example).shape
     notes = kept_notes(step, before, after, example, shape)
     return replace(after, notes=(*after.notes, *notes))
+
+
+def _copies(step: Step) -> int:
+    return step.copies if isinstance(step, Gradual | Recover | Distill | Qat) else 1
+
+
+def _with_copies(task: Task, copies: int, seed: int) -> Task:
+    """The task with so many of each training sample, varied."""
+    assert task.train is not None
+    assert task.augment is not None
+    return replace(task, train=augmented(task.train, task.augment, copies, seed))
 
 
 def _join(before: Compressed, after: Compressed, *, pruned: frozenset[str]) -> Compressed:
