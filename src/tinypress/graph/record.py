@@ -70,7 +70,7 @@ def record(model: nn.Module, example_inputs: object) -> Recording | None:
 def without_values(model: nn.Module) -> nn.Module | None:
     """A copy of ``model`` in eval mode on the meta device, for ``once``; None where a tensor has no place there."""
     try:
-        return _shell(model, ()).network
+        return _empty(model, ())[0]
     except _Refused:
         return None
 
@@ -115,6 +115,13 @@ class _Shell:
 
 
 def _shell(model: nn.Module, inputs: tuple[Tensor, ...]) -> _Shell:
+    network, device, tensors = _empty(model, inputs)
+    return _Shell(network, device, tensors, _running(network))
+
+
+def _empty(
+    model: nn.Module, inputs: tuple[Tensor, ...]
+) -> tuple[nn.Module, torch.device, tuple[tuple[Kind, str, Tensor], ...]]:
     empty: dict[Tensor, Tensor] = {}
     tensors: list[tuple[Kind, str, Tensor]] = []
     devices = {x.device for x in inputs}
@@ -134,7 +141,7 @@ def _shell(model: nn.Module, inputs: tuple[Tensor, ...]) -> _Shell:
     if len(devices) != 1:
         raise _Refused
     network = copy_model(model, instead=empty).eval()
-    return _Shell(network, devices.pop(), tuple(tensors), _running(network))
+    return network, devices.pop(), tuple(tensors)
 
 
 def _stand_in(x: Tensor, batch: int) -> Tensor:

@@ -66,7 +66,7 @@ def _copied(value: Any, memo: Memo) -> Any:
     if kind in _MAPPINGS:
         made = memo[id(value)] = kind()
         for key, each in value.items():
-            made[key if type(key) is str else copy.deepcopy(key, memo)] = (
+            made[key if type(key) in _UNCHANGING else copy.deepcopy(key, memo)] = (
                 each if type(each) in _UNCHANGING else _copied(each, memo)
             )
     elif kind is list:

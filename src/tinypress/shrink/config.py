@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -150,11 +150,13 @@ def _fitting(
     wrong = _mismatches(builds.shapes(best), due)
     tries = 1
     better = True
+    counts = builds.counts()
     while wrong and better:
         better = False
-        for name, values in options.items():
-            for value in values:
-                if value == best[name] or tries >= _MOST_TRIES:
+        # a number of layers is as likely as not no width that has become another
+        for name in sorted(options, key=lambda name: numbers[name] not in counts):
+            for value in options[name]:
+                if not wrong or value == best[name] or tries >= _MOST_TRIES:
                     continue
                 tries += 1
                 tried = _mismatches(builds.shapes({**best, name: value}), due)
@@ -175,11 +177,10 @@ def _needed(
 ) -> dict[str, int] | None:
     """Of what was changed in ``said`` the numbers without which the network built from it differs; None if none is
     right. A size may coincide with a number that is no width, and a number of heads changes no shape."""
-    due = _shapes(model.get_submodule(path))
 
     def fits(tried: Mapping[str, int], run: bool = True) -> bool:
         """Whether what is built computes what it has to; it is run, if it may be, where that is not clear."""
-        if builds.shapes(tried) != due:
+        if not builds.makes(tried, like=said):
             return False
         same = like.with_network(builds.built(tried))
         return bool(same) or ((run or same is None) and is_right(_opened(model, path, builds.built(tried))))
@@ -226,48 +227,104 @@ class _Builds:
     def __init__(self, layer: nn.Module) -> None:
         self._layer = layer
         self._shapes: dict[frozenset[tuple[str, int]], Shapes | None] = {}
+        self._orders: dict[frozenset[tuple[str, int]], list[tuple[int, ...]]] = {}
         self._last: tuple[frozenset[tuple[str, int]], nn.Module | None] | None = None
+
+    def counts(self) -> set[int]:
+        """How many modules the lists of the network hold."""
+        lists = (layer for layer in self._layer.modules() if isinstance(layer, nn.ModuleList | nn.Sequential))
+        return {len(each) for each in lists}
 
     def shapes(self, numbers: Mapping[str, int]) -> Shapes | None:
         """Of the tensors by name; None where the constructor refuses."""
         key = frozenset(numbers.items())
         if key not in self._shapes:
-            built = _built(self._layer, numbers)
-            self._shapes[key] = None if built is None else _shapes(built)
-            self._last = key, built
+            self._build(numbers, ())
         return self._shapes[key]
+
+    def makes(self, numbers: Mapping[str, int], like: Mapping[str, int]) -> bool:
+        """Whether ``numbers`` make the shapes that ``like`` makes; where not, building ends at the first other."""
+        due = self.shapes(like)
+        key = frozenset(numbers.items())
+        if key not in self._shapes:
+            self._build(numbers, self._orders[frozenset(like.items())])
+            if self._shapes[key] is None:
+                del self._shapes[key]  # it may only have been left unfinished
+                return False
+        return self._shapes[key] == due
+
+    def _build(self, numbers: Mapping[str, int], due: Sequence[tuple[int, ...]]) -> None:
+        key, building = frozenset(numbers.items()), _Building(due)
+        built = _built(self._layer, numbers, building)
+        self._shapes[key] = None if built is None else _shapes(built)
+        self._orders[key] = building.made
+        self._last = key, built
 
     def built(self, numbers: Mapping[str, int]) -> nn.Module:
         """The network itself, for the caller alone, of numbers that can be built."""
         last, self._last = self._last, None
         made = last[1] if last is not None and last[0] == frozenset(numbers.items()) else None
-        made = made or _built(self._layer, numbers)
+        made = made or _built(self._layer, numbers, _Building())
         assert made is not None
         return made
 
 
-class _Unfilled(TorchFunctionMode):
-    """Does not begin to fill tensors that have no memory."""
+class _Other(Exception):
+    """A network is built with other shapes than it has to have."""
+
+
+class _Building(TorchFunctionMode):
+    """Makes tensors on the meta device, as ``with torch.device("meta")`` does at twice the price, and fills none.
+
+    ``made`` has the shapes of all that were made of numbers, in their order; where ``due`` has another shape the
+    building ends.
+    """
+
+    def __init__(self, due: Sequence[tuple[int, ...]] = ()) -> None:
+        super().__init__()
+        self.made: list[tuple[int, ...]] = []
+        self._due = due
 
     def __torch_function__(
         self, func: Any, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func in _FILLING and args[0].is_meta:
-            return args[0]
-        return func(*args, **(kwargs or {}))
+        if func in _FILLING:
+            filled: Tensor = args[0] if args else (kwargs or {})["tensor"]
+            if filled.is_meta:
+                return filled
+        if func not in _MAKING:
+            return func(*args, **(kwargs or {}))
+        kwargs = dict(kwargs or {})
+        if kwargs.get("device") is None:
+            kwargs["device"] = _META
+        result: Tensor = func(*args, **kwargs)
+        place, shape = len(self.made), tuple(result.shape)
+        self.made.append(shape)
+        if place < len(self._due) and self._due[place] != shape:
+            raise _Other
+        return result
 
 
-_FILLING = frozenset((Tensor.uniform_, Tensor.normal_, Tensor.fill_, Tensor.zero_))
+_FILLING = frozenset((
+    Tensor.uniform_, Tensor.normal_, Tensor.fill_, Tensor.zero_, nn.init.uniform_, nn.init.normal_,
+    nn.init.kaiming_uniform_, nn.init.kaiming_normal_, nn.init.constant_,
+))  # fmt: skip
+_MAKING = frozenset((
+    torch.empty, torch.empty_strided, torch.zeros, torch.ones, torch.full, torch.eye, torch.rand, torch.randn,
+    torch.randint, torch.randperm, torch.arange, torch.linspace, torch.logspace, torch.tensor, torch.as_tensor,
+    torch.hann_window,
+))  # fmt: skip
+_META = torch.device("meta")
 
 
-def _built(layer: nn.Module, numbers: Mapping[str, int]) -> nn.Module | None:
+def _built(layer: nn.Module, numbers: Mapping[str, int], building: _Building) -> nn.Module | None:
     """What the class of ``layer`` makes of its config with ``numbers``, without memory."""
     holder = nn.Module()
     vars(holder)["config"] = deep_copy(layer.config)
     for name, value in numbers.items():
         put_config(holder, name, value)
     try:
-        with warnings.catch_warnings(), torch.device("meta"), _Unfilled():
+        with warnings.catch_warnings(), building:
             warnings.simplefilter("ignore")
             built: nn.Module = type(layer)(holder.config)
             return built

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Literal
@@ -25,6 +26,7 @@ from tinypress.shrink.asked import (
 )
 from tinypress.shrink.budget import Budget, measured
 from tinypress.shrink.choose import Blocks, Cuts, blocks_of, by_budget, by_rank, by_share, cuts_of
+from tinypress.shrink.collector import without_collector
 from tinypress.shrink.costs import Cost, Costing, costing
 from tinypress.shrink.groups import Survey, Units, note, survey
 from tinypress.shrink.keep import held_by
@@ -122,13 +124,14 @@ def prune_structured(
     notes: dict[Note, None] = {}
     whole: dict[tuple[str, ...], int] = {}
     for step in range(1, asked.steps + 1):
-        traced, check = _traced(asked, current, example_inputs)
-        found = survey(traced, current, exact=asked.exact, units=asked.units)
-        for group in found.groups if step == 1 else ():
-            whole[group.producers] = group.width
-        asked = _in_numbers(asked, traced, found, current)
-        goal = _goal(asked, traced, found, current, step)
-        done = _step(goal, traced, found, current, whole, check)
+        with without_collector() if asked.measure is None else nullcontext():
+            traced, check = _traced(asked, current, example_inputs)
+            found = survey(traced, current, exact=asked.exact, units=asked.units)
+            for group in found.groups if step == 1 else ():
+                whole[group.producers] = group.width
+            asked = _in_numbers(asked, traced, found, current)
+            goal = _goal(asked, traced, found, current, step)
+            done = _step(goal, traced, found, current, whole, check)
         changes = _joined(changes, done.changes)
         notes.update(dict.fromkeys(done.notes))
         current = done.model if recover is None else _recovered(asked, done.model, step)
