@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tinypress.cli.main import main
 from tinypress.measure.latency_table import read_latency_table
 
 TASK = """
@@ -56,5 +57,9 @@ def test_json_is_the_file(folder):
 
 
 @pytest.mark.parametrize("words", [[], ["nothing"], ["task.py", "--seconds", "0"]])
-def test_wrong_usage_is_refused(folder, words):
-    assert run(folder, *words).returncode == 2
+def test_wrong_usage_is_refused(folder, words, monkeypatch):
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("sys.argv", ["tinypress", "latency-table", *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2

@@ -70,13 +70,13 @@ def test_names_tell_mistakes_apart() -> None:
 
 
 def sample(seed: int) -> set[str]:
-    """One mistake in each of nine folders of the package: `make test-all` tries the rest."""
+    """One mistake in each of seven folders of the package: `make test-all` tries the rest."""
     drawn = list(PLANTED)
     random.Random(seed).shuffle(drawn)
     by_folder: dict[str, list[str]] = {}
     for planted in drawn:
         by_folder.setdefault(planted.file.partition("/")[0], []).append(planted.name)
-    return {names[0] for names in list(by_folder.values())[:9]}
+    return {names[0] for names in list(by_folder.values())[:7]}
 
 
 SAMPLE = sample(seed=1)

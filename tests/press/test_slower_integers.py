@@ -140,6 +140,7 @@ def narrow_task() -> Task:
     )
 
 
+@pytest.mark.slow
 def test_a_measured_pair(tmp_path: Path) -> None:
     task, recipes = narrow_task(), (compare.BASELINE, Recipe(name="int8", steps=(INT8,)))
     receipt = press(task, recipes, tmp_path / "run")

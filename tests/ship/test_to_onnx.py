@@ -14,7 +14,9 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from tinypress.archive import read_archive, write_archive
+from tinypress.errors import ModelError
 from tinypress.facts import Compressed, QuantizedValue, QuantPlan
+from tinypress.float_onnx import to_float_onnx
 from tinypress.measure.artifact import read_onnx
 from tinypress.quantize import dequantize_layer_weights, quantize_layer_weights, quantize_model
 from tinypress.quantize.layer import quantize_weight
@@ -361,3 +363,15 @@ def test_a_layer_that_stays_float_between_integers_is_not_rounded_by_the_runtime
     answer = torch.from_numpy(np.array(runner.run([x.numpy()])))
     whole = model(x).detach()
     assert float((answer - whole).norm() / whole.norm()) < 0.05
+
+
+def test_an_export_leaves_the_exporter_as_it_was_and_repeats_its_bytes() -> None:
+    exporter = importlib.import_module("torch.onnx._internal.exporter._registration").onnxscript_apis
+    before = exporter.get_torchlib_ops
+    model, example = nn.Sequential(nn.Linear(3, 4), nn.GELU()), (torch.randn(2, 3),)
+    one, again = (to_float_onnx(model, example).SerializeToString() for _ in range(2))
+    assert one == again
+    assert exporter.get_torchlib_ops is before
+    with pytest.raises(ModelError):
+        to_float_onnx(nn.Sequential(nn.Linear(4, 4)), example)
+    assert exporter.get_torchlib_ops is before
