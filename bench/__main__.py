@@ -107,7 +107,7 @@ def main() -> None:
     if asked.only in (None, "ptq"):
         results["ptq"] = ptq.measure(("watch",) if asked.quick else ("watch", "digits", "efficientnet-lite0"))
     if asked.only in (None, "teaching"):
-        tasks, seeds = (("watch",), 2) if asked.quick else (("watch", "digits"), 5)
+        tasks, seeds = (("watch",), 2) if asked.quick else (("watch", "digits"), 8)
         with torch_threads(1):  # as every run is by default: trainings depend on it
             results["teaching"] = teaching.measure(tasks, seeds, asked.keep)
     table = _table(results)
