@@ -1109,4 +1109,25 @@ PLANTED: tuple[Planted, ...] = (
         "{0: batch} if free_length",
         "ship/test_free_length.py::test_texts_of_any_length_get_the_networks_answer",
     ),
+    Planted(
+        "a sum that only floats read is rounded",
+        "quantize/fused.py",
+        'if read or kernel.kind in ("product", "pass"):',
+        "if True:",
+        "quantize/test_fused.py::test_a_mask_of_the_least_float_costs_the_scores_nothing",
+    ),
+    Planted(
+        "varied copies keep no order with their labels",
+        "train/augmented.py",
+        "torch.cat([split.targets] * copies)",
+        "split.targets.repeat_interleave(copies)",
+        "train/test_augmented.py::test_the_samples_come_first_and_each_copy_keeps_its_label_and_group",
+    ),
+    Planted(
+        "a build that ends at another shape passes for one of the right shapes",
+        "shrink/config.py",
+        "del self._shapes[key]  # it may only have been left unfinished\n                return False",
+        "return True",
+        "shrink/test_config.py",
+    ),
 )

@@ -10,7 +10,7 @@ Calibration, the reference and the check of the shipped file read the same list.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -34,6 +34,7 @@ _KINDS: Mapping[str, Kind] = {
 }
 # these have a kernel, but it pays only between kernels: elsewhere it would round floats that stay floats
 _BETWEEN = frozenset({"Mul", "Sigmoid", "LeakyRelu"})
+_CLAMPS = frozenset({"Relu", "Clip"})  # the runtime leaves them out between integers
 _PASS_THROUGH = frozenset({"MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze"})
 
 
@@ -42,7 +43,8 @@ class Fused:
     """Nodes of a graph (by place) that one kernel computes: its activations, and the value that it writes.
 
     ``weight`` and ``bias`` are names of constants; ``bias`` may stand in the product itself or behind it.
-    ``low`` and ``high`` are the bounds of a Relu or Clip that is part of a product.
+    ``low`` and ``high`` are the bounds of a Relu or Clip that is part of a product. ``rounds`` tells whether what it
+    writes becomes integers: a product by a matrix writes floats where nothing reads it in integers.
     """
 
     kind: Kind
@@ -53,6 +55,7 @@ class Fused:
     bias: str | None = None
     low: float = -np.inf
     high: float = np.inf
+    rounds: bool = True
 
 
 def has_integer_kernel(weight: QuantizedWeight) -> bool:
@@ -100,7 +103,30 @@ def fused_nodes(graph: onnx.GraphProto, weights: Collection[str]) -> tuple[Fused
             kernel = Fused(kind, (place,), activations, node.output[0])
         found.append(kernel)
         integers |= {*kernel.inputs, kernel.output}
-    return tuple(found)
+    return _worth_it(graph, found)
+
+
+def _worth_it(graph: onnx.GraphProto, kernels: Sequence[Fused]) -> tuple[Fused, ...]:
+    """``kernels`` without those that no product needs: to round what only floats read costs quality and time, most of
+    all the residual sums of transformers, and their scores with a mask of -3e38."""
+    by_place = {kernel.nodes[0]: kernel for kernel in kernels}
+    of_products = {place for kernel in kernels for place in kernel.nodes[1:]}
+    needed: set[str] = set()
+    kept: list[Fused] = []
+    for place in reversed(range(len(graph.node))):
+        node, kernel = graph.node[place], by_place.get(place)
+        if kernel is None:
+            if node.op_type in _CLAMPS and place not in of_products and node.output[0] in needed:
+                needed.add(node.input[0])
+            continue
+        read = kernel.output in needed
+        if kernel.kind == "product" and node.op_type != "Conv":
+            kernel = replace(kernel, rounds=read)
+        if read or kernel.kind == "product":
+            needed |= set(kernel.inputs)
+        if read or kernel.kind in ("product", "pass"):
+            kept.append(kernel)
+    return tuple(reversed(kept))
 
 
 def dynamic_nodes(graph: onnx.GraphProto, weights: Collection[str]) -> tuple[Fused, ...]:

@@ -1,8 +1,8 @@
 """Which values of the float graph become integers, and from which observed range.
 
-Which nodes have an integer kernel is in ``fused.py``. Their inputs and outputs become 8-bit; shape operators and
-maximum pooling pass integers through with the scale they came with; the network's output stays float, so that the
-last layer's result is not rounded.
+Which nodes have an integer kernel is in ``fused.py``. Their inputs become 8-bit, and what they write where integers
+are read; shape operators and maximum pooling pass integers through with the scale they came with; the network's output
+stays float, so that the last layer's result is not rounded.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _BATCH, _BYTES = 32, 1 << 28  # samples a step, and what all observed values of 
 
 
 def observed_names(graph: onnx.GraphProto, weights: Collection[str]) -> tuple[str, ...]:
-    """Values that need a scale of their own: inputs and outputs of integer kernels, in graph order.
+    """Values that need a scale of their own: inputs of integer kernels and what they write in integers, in graph order.
 
     The output of a product whose only reader is a Relu or a Clip is left out: the kernel clamps in the same step.
     """
@@ -38,7 +38,8 @@ def observed_names(graph: onnx.GraphProto, weights: Collection[str]) -> tuple[st
     chosen: dict[str, None] = {}
     for kernel in fused_nodes(graph, weights):
         if kernel.kind != "pass":
-            chosen |= dict.fromkeys(name for name in (*kernel.inputs, kernel.output) if name not in outputs)
+            names = (*kernel.inputs, *([kernel.output] if kernel.rounds else ()))
+            chosen |= dict.fromkeys(name for name in names if name not in outputs)
     passed = origins(graph)
     return tuple(dict.fromkeys(passed.get(name, name) for name in chosen))
 

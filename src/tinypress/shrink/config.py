@@ -156,7 +156,8 @@ def _fitting(
         # a number of layers is as likely as not no width that has become another
         for name in sorted(options, key=lambda name: numbers[name] not in counts):
             for value in options[name]:
-                if not wrong or value == best[name] or tries >= _MOST_TRIES:
+                nothing = {**best, name: value} == numbers  # has the shapes of what was not cut
+                if not wrong or nothing or value == best[name] or tries >= _MOST_TRIES:
                     continue
                 tries += 1
                 tried = _mismatches(builds.shapes({**best, name: value}), due)
