@@ -90,12 +90,12 @@ def _masking(
             places[id(labels)] = torch.from_numpy(at) if len(at) else None
         return places[id(labels)]
 
-    def mask(value: Any, dims: Dims | None, fresh: bool) -> Any:
+    def mask(value: Any, dims: Dims | None, fresh: bool, done: int | None = None) -> Any:
         if not isinstance(value, Tensor):
             return value
         for dim, labels in enumerate(dims or ()):
             at = lost(labels)
-            if at is not None and len(labels) == value.shape[dim]:
+            if at is not None and dim != done and len(labels) == value.shape[dim]:
                 fill = value.index_fill_ if fresh else value.index_fill
                 value, fresh = fill(dim, at.to(value.device), 0), True
         return value
@@ -110,7 +110,8 @@ def _masking(
                 return _of_the_rest(node, values, dims, found, gone)
         result = _of_what_is_left(node, values, found, gone, lost)
         if result is not None:
-            return mask(result, dims, True)
+            zeros, channels = result
+            return mask(zeros, dims, True, channels)
         result = compute(node, values)
         parts = found.parts.get(node.name)
         if parts is not None and isinstance(result, tuple | list):
@@ -129,9 +130,10 @@ def _of_what_is_left(
     found: Survey,
     gone: NDArray[np.bool_],
     lost: Callable[[Labels], Tensor | None],
-) -> Tensor | None:
-    """A layer without the products whose factor reads zero and the sums that will, which are zeros then; None where
-    there are none, or it is no such layer. The value that is read holds zeros in the places of removed neurons."""
+) -> tuple[Tensor, int] | None:
+    """A layer without the products whose factor reads zero and the sums that will, which are zeros then, and the
+    dimension of these; None where there are none, or it is no such layer. The value that is read holds zeros in the
+    places of removed neurons."""
     if node.op not in _PLAIN_LAYERS:
         return None
     given = arguments(node)
@@ -145,7 +147,10 @@ def _of_what_is_left(
     reads, makes = w_labels[1], w_labels[0]
     if (lost(reads) is None and lost(makes) is None) or len(x_labels[channels]) != len(reads):
         return None
-    if not np.array_equal(gone[x_labels[channels]], gone[reads]):
+    dims = found.labels.get(node.name)
+    if dims is None or not np.array_equal(gone[x_labels[channels]], gone[reads]):
+        return None
+    if not np.array_equal(gone[dims[channels]], gone[makes]):
         return None
     value, w_oi = values[x.node], values[weight.node]
     inputs, outputs = (
@@ -163,7 +168,7 @@ def _of_what_is_left(
     )
     shape = list(result.shape)
     shape[channels] = len(makes)
-    return result.new_zeros(shape).index_copy_(channels, outputs, result)
+    return result.new_zeros(shape).index_copy_(channels, outputs, result), channels
 
 
 # Of these arguments it makes no difference whether removed neurons read as zero in them: what they are multiplied

@@ -173,7 +173,7 @@ def _per_unit(values: Tensor, part: Slice) -> Tensor:
     return torch.zeros(part.width, dtype=torch.float64).index_add_(0, units, values[at])
 
 
-_BLOCK = 1 << 22
+_BLOCK = 1 << 20  # numbers: their squares stay in the cache
 
 
 def _squares(tensor: Tensor, dim: int) -> Tensor:
