@@ -53,8 +53,15 @@ PLANTED: tuple[Planted, ...] = (
     Planted(
         "the masked run reads weights of other units than those that are left",
         "shrink/reference.py",
-        "weight.node: w_oi.index_select(0, outputs).index_select(1, inputs),",
-        "weight.node: w_oi.index_select(0, outputs)[:, : len(inputs)],",
+        "w_oi.index_select(0, outputs).index_select(1, inputs)",
+        "w_oi.index_select(0, outputs)[:, : len(inputs)]",
+        "shrink/test_two_traces.py::test_products_with_zeros_are_left_out_of_the_masked_run",
+    ),
+    Planted(
+        "the masked run takes the part that was cut out, whatever part the labels say",
+        "shrink/reference.py",
+        "part.kept.keys() <= {0, 1} and all(map(part.is_of, (0, 1), left))",
+        "True",
         "shrink/test_two_traces.py::test_products_with_zeros_are_left_out_of_the_masked_run",
     ),
     Planted(

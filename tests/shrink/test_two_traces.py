@@ -10,6 +10,7 @@ from tinypress.errors import ModelError
 from tinypress.graph.record import record
 from tinypress.graph.trace import exported
 from tinypress.measure.compute import count_macs
+from tinypress.shrink.cutting import Cut, thinner_tensors
 from tinypress.shrink.groups import note, survey
 from tinypress.shrink.reference import masked_outputs, removed_labels
 
@@ -66,10 +67,21 @@ def test_products_with_zeros_are_left_out_of_the_masked_run(name, monkeypatch):
     found = survey(traced, model, exact=False)
     cuts = {number: tuple(range(0, group.width, 2)) for number, group in enumerate(found.groups)}
     gone = removed_labels(found, cuts)
-    short = masked_outputs(traced, found, model, gone)
+    same, others = (
+        thinner_tensors(model, [Cut(found.groups[number], units) for number, units in each.items()])
+        for each in (cuts, {number: tuple(unit + 1 for unit in units) for number, units in cuts.items()})
+    )
+    short = [masked_outputs(traced, found, model, gone, thinner=parts) for parts in (None, same, others)]
+    for parts in same.values():  # what was taken out is what is read
+        parts.tensor.data.zero_()
+    assert any(
+        not torch.equal(got, due)
+        for got, due in zip(masked_outputs(traced, found, model, gone, thinner=same), short[0], strict=True)
+    )
     monkeypatch.setattr("tinypress.shrink.reference._PLAIN_LAYERS", ())
-    for got, due in zip(short, masked_outputs(traced, found, model, gone), strict=True):
-        torch.testing.assert_close(got, due, rtol=1e-11, atol=1e-12)
+    for found_outputs in short:
+        for got, due in zip(found_outputs, masked_outputs(traced, found, model, gone), strict=True):
+            torch.testing.assert_close(got, due, rtol=1e-11, atol=1e-12)
 
 
 class Shares(nn.Module):

@@ -14,13 +14,14 @@ from tinypress.layers import stock_path
 from tinypress.plan.goal import Goal
 from tinypress.shrink.branches import Branch, residual_branches
 from tinypress.shrink.choose import Block, blocks_of, cuts_of
+from tinypress.shrink.cutting import Cut
 from tinypress.shrink.groups import Survey, survey
 from tinypress.shrink.keep import held_by
 from tinypress.shrink.leave import leavers, paths_of, taken_out
 from tinypress.shrink.reference import removed_labels
 from tinypress.shrink.residual import Residual, residual_layers
 from tinypress.shrink.saliency import Evidence, Saliency, score_units
-from tinypress.shrink.surgery import Cut, operate
+from tinypress.shrink.surgery import operate
 
 _TRIED_WIDTHS = 32
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from tinypress.graph import Node, Ref, Traced, arguments, run, tensors_of
 from tinypress.graph.run import compute, filled
+from tinypress.shrink.cutting import Thinner
 from tinypress.shrink.flow import Dims, Labels
 from tinypress.shrink.groups import Survey
 
@@ -42,6 +43,7 @@ def masked_outputs(
     model: nn.Module,
     gone: NDArray[np.bool_],
     inputs: Sequence[Tensor] | None = None,
+    thinner: Mapping[str, Thinner] | None = None,
 ) -> tuple[Tensor, ...]:
     """What ``model`` returns for the traced example when the labels that are ``gone`` read as zero.
 
@@ -51,12 +53,13 @@ def masked_outputs(
         model: the whole network; only read.
         gone: for every label of ``found``, from ``removed_labels``.
         inputs: others than the example, of as many samples as the graph allows.
+        thinner: parts of its tensors that were taken out before; taken where the labels say the same part.
     """
     values = execute(
         traced,
         model,
         tensors_of(traced.given if inputs is None else tuple(inputs)),
-        _masking(traced, found, gone),
+        _masking(traced, found, gone, thinner or {}),
     )
     return tuple(values[name] for name in traced.outputs)
 
@@ -77,10 +80,11 @@ def execute(
 
 
 def _masking(
-    traced: Traced, found: Survey, gone: NDArray[np.bool_]
+    traced: Traced, found: Survey, gone: NDArray[np.bool_], thinner: Mapping[str, Thinner]
 ) -> Callable[[Node, Mapping[str, Any]], Any]:
     """Makes the value of each node with the labels that are ``gone`` as zero."""
     whole = _read_whole(traced)
+    parts_of = {node.name: thinner[node.tensor] for node in traced if node.tensor and node.tensor in thinner}
     places: dict[int, Tensor | None] = {}
 
     def lost(labels: Labels) -> Tensor | None:
@@ -108,7 +112,7 @@ def _masking(
             read = (labels for name in node.inputs for labels in found.labels.get(name, ()))
             if any(lost(labels) is not None for labels in read):
                 return _of_the_rest(node, values, dims, found, gone)
-        result = _of_what_is_left(node, values, found, gone, lost)
+        result = _of_what_is_left(node, values, found, gone, lost, parts_of)
         if result is not None:
             zeros, channels = result
             return mask(zeros, dims, True, channels)
@@ -130,6 +134,7 @@ def _of_what_is_left(
     found: Survey,
     gone: NDArray[np.bool_],
     lost: Callable[[Labels], Tensor | None],
+    thinner: Mapping[str, Thinner],
 ) -> tuple[Tensor, int] | None:
     """A layer without the products whose factor reads zero and the sums that will, which are zeros then, and the
     dimension of these; None where there are none, or it is no such layer. The value that is read holds zeros in the
@@ -153,13 +158,14 @@ def _of_what_is_left(
     if not np.array_equal(gone[dims[channels]], gone[makes]):
         return None
     value, w_oi = values[x.node], values[weight.node]
-    inputs, outputs = (
-        torch.from_numpy(np.flatnonzero(~gone[labels])).to(w_oi.device) for labels in (reads, makes)
-    )
-    taken = {
-        x.node: value.index_select(channels, inputs),
-        weight.node: w_oi.index_select(0, outputs).index_select(1, inputs),
-    }
+    left = [np.flatnonzero(~gone[labels]) for labels in (makes, reads)]
+    outputs, inputs = (torch.from_numpy(places).to(w_oi.device) for places in left)
+    part = thinner.get(weight.node)
+    if part is not None and part.kept.keys() <= {0, 1} and all(map(part.is_of, (0, 1), left)):
+        w_left = part.tensor.detach()
+    else:
+        w_left = w_oi.index_select(0, outputs).index_select(1, inputs)
+    taken = {x.node: value.index_select(channels, inputs), weight.node: w_left}
     if isinstance(bias, Ref):
         taken[bias.node] = values[bias.node].index_select(0, outputs)
     assert node.op is not None

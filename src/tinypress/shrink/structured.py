@@ -28,6 +28,7 @@ from tinypress.shrink.budget import Budget, measured
 from tinypress.shrink.choose import Blocks, Cuts, blocks_of, by_budget, by_rank, by_share, cuts_of
 from tinypress.shrink.collector import without_collector
 from tinypress.shrink.costs import Cost, Costing, costing
+from tinypress.shrink.cutting import Cut, cut_out
 from tinypress.shrink.groups import Survey, Units, note, survey
 from tinypress.shrink.keep import held_by
 from tinypress.shrink.observe import activities
@@ -41,7 +42,7 @@ from tinypress.shrink.saliency import (
     gradients,
     score_units,
 )
-from tinypress.shrink.surgery import Cut, cut_out, operate
+from tinypress.shrink.surgery import operate
 
 
 def prune_structured(

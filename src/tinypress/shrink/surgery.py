@@ -1,4 +1,4 @@
-"""Cut neurons out of a copy of the network, and give back those without which its forward pass fails."""
+"""Cut neurons out of a network, compare what is left, and give back those without which its forward pass fails."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
 
 from tinypress.facts import Change, Note
 from tinypress.graph import Traced, forward_eval, tensors_of
@@ -17,23 +16,15 @@ from tinypress.layers import (
     Size,
     attributes_of,
     copy_model,
-    fit_attributes,
     own_widths,
     owned_tensors,
     width_of,
 )
 from tinypress.shrink.adapt import Sizes, adapt, said, sizes_by_module
 from tinypress.shrink.config import fit_configs, networks_of_configs
-from tinypress.shrink.groups import Group, Survey
+from tinypress.shrink.cutting import Cut, thinner_tensors, with_tensors
+from tinypress.shrink.groups import Survey
 from tinypress.shrink.reference import masked_outputs, removed_labels
-
-
-@dataclass(frozen=True)
-class Cut:
-    """The neurons to be removed from one group."""
-
-    group: Group
-    units: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -135,9 +126,10 @@ def _operated(
 ) -> _Tried:
     """A copy of ``model`` with the cuts made and its own numbers adapted."""
     gone = _gone(found, cuts)
-    smaller = cut_out(model, cuts)
+    thinner = thinner_tensors(model, cuts)
+    smaller = with_tensors(model, thinner)
     try:
-        due = masked_outputs(traced, found, model, gone)
+        due = masked_outputs(traced, found, model, gone, thinner=thinner)
     except Exception:
         if check is not None:
             check()
@@ -262,52 +254,6 @@ def check_forward(model: nn.Module, original: nn.Module, example_inputs: tuple[T
     shapes = [tuple(x.shape) for x in tensors_of(forward_eval(original, example_inputs))]
     outputs = _attempt(model, example_inputs, shapes)
     return outputs if isinstance(outputs, str) else None
-
-
-def cut_out(model: nn.Module, cuts: Sequence[Cut]) -> nn.Module:
-    """A copy of ``model`` without the neurons named by ``cuts``; dtype, ``requires_grad``, shared parameters
-    and training mode are those of ``model``."""
-    gone: dict[str, dict[int, set[int]]] = {}
-    for cut in cuts:
-        for part in cut.group.slices:
-            indices = part.of(cut.units)
-            if len(indices):
-                gone.setdefault(part.tensor, {}).setdefault(part.dim, set()).update(indices.tolist())
-    named: dict[str, Tensor] = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    instead = {named[name]: _without(named[name], dims) for name, dims in gone.items()}
-    copied = copy_model(model, instead=instead)
-    smaller = {id(new) for new in instead.values()}
-    gone_from = {id(instead[named[name]]): dims for name, dims in gone.items()}
-    for layer in copied.modules():
-        touched = False
-        if isinstance(layer, _ConvNd) and layer.groups > 1 and id(layer.weight) in smaller:
-            layer.groups -= _lost_groups(layer, gone_from[id(layer.weight)])
-        for store in (layer._parameters, layer._buffers):
-            for short, tensor in list(store.items()):
-                if tensor is not None and id(tensor) in smaller:
-                    setattr(layer, short, tensor)  # some layers keep what they are given in other places too
-                    touched = True
-        if touched:
-            fit_attributes(layer)
-    return copied
-
-
-def _lost_groups(layer: _ConvNd, gone: Mapping[int, set[int]]) -> int:
-    """How many groups of a grouped convolution lose every channel; of the others each loses as many."""
-    outputs = layer.out_channels // layer.groups
-    rows = gone.get(0, set())
-    return sum(
-        all(row in rows for row in range(group * outputs, (group + 1) * outputs))
-        for group in range(layer.groups)
-    )
-
-
-def _without(tensor: Tensor, gone: Mapping[int, set[int]]) -> Tensor:
-    values = tensor.detach()
-    for dim, indices in gone.items():
-        kept = np.delete(np.arange(values.shape[dim]), list(indices))
-        values = values.index_select(dim, torch.from_numpy(kept).to(values.device))
-    return nn.Parameter(values, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else values
 
 
 def changes_between(before: nn.Module, after: nn.Module) -> tuple[Change, ...]:
