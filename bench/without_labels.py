@@ -4,10 +4,10 @@
     minilm, five tasks   4, 3     points lost on average; the tables of words are quantized too         bar: 1, 3
     crepe-tiny           3        points of raw pitch accuracy lost                                     bar: 3
 
-All weights have so many bits, first and last layer included, where a recipe does not give depthwise layers 8. A
-recipe is the settings of ``quantize_weights``; what it calibrates on are inputs of the train split (photos: crops of
-those of train and validation), never targets. The networks are judged in PyTorch on the weights that the integers stand
-for, which are those of the files; bytes are those of the ONNX files.
+All weights have so many bits, first and last layer included. A recipe is the settings of ``quantize_weights``; what it
+calibrates on are inputs of the train split (photos: crops of those of train and validation), never targets. The
+networks are judged in PyTorch on the weights that the integers stand for, which are those of the files; bytes are those
+of the ONNX files.
 """
 
 from __future__ import annotations
@@ -51,20 +51,19 @@ class Recipe:
     bits: int
     settings: Mapping[str, Any] = field(default_factory=dict)
     sees: tuple[str, ...] = ()
-    depthwise: int | None = None  # bits of the depthwise convolutions, where they are others
 
 
-def _nearest(bits: int, group_size: int | None = GROUP, depthwise: int | None = None) -> Recipe:
+def _nearest(bits: int, group_size: int | None = GROUP) -> Recipe:
     name = "nearest" if group_size else "nearest, a scale a channel"
-    return Recipe(name, bits, {"group_size": group_size}, depthwise=depthwise)
+    return Recipe(name, bits, {"group_size": group_size})
 
 
-def _blocks(bits: int, depthwise: int | None = None) -> Recipe:
-    return Recipe("blocks", bits, {"method": "blocks"}, ("calibration",), depthwise)
+def _blocks(bits: int) -> Recipe:
+    return Recipe("blocks", bits, {"method": "blocks"}, ("calibration",))
 
 
 def _short(bits: int) -> Recipe:
-    """For a core that is shared with others."""
+    """A tenth of the usual steps' work, which takes a core an hour."""
     how = Reconstruction(steps=100, batch_size=8, weight_rate=0.03)
     settings = {"method": "blocks", "reconstruction": how}
     return Recipe("blocks, 100 steps of 8", bits, settings, ("calibration",))
@@ -74,10 +73,6 @@ PHOTOS = (
     _nearest(4),
     Recipe("nearest, batch norm again", 4, {}, ("batch_norm",)),
     _short(4),
-    _blocks(4),
-    _nearest(4, depthwise=8),
-    Recipe("nearest, batch norm again", 4, {}, ("batch_norm",), 8),
-    _blocks(4, depthwise=8),
 )
 TEXTS = (
     _nearest(4),
@@ -125,7 +120,7 @@ class _Course:
 
     def row(self, recipe: Recipe, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """The row of ``recipe``, as it was measured before or is now."""
-        key = f"{self.name}-{recipe.name}-{recipe.bits}-{recipe.depthwise}".replace(" ", "_")
+        key = f"{self.name}-{recipe.name}-{recipe.bits}".replace(" ", "_")
         place = None if self.keep is None else self.keep / f"{key.replace(',', '')}.json"
         if place is not None and place.is_file():
             found: dict[str, Any] = json.loads(place.read_text())
@@ -133,9 +128,7 @@ class _Course:
         begun = time.perf_counter()
         row = {
             "recipe": recipe.name,
-            "bits": str(recipe.bits)
-            if recipe.depthwise is None
-            else f"{recipe.bits}, depthwise {recipe.depthwise}",
+            "bits": str(recipe.bits),
             **make(),
         }
         row["seconds"] = time.perf_counter() - begun
@@ -192,17 +185,12 @@ def _rows(
     example = tuple(column[:2] for column in seen.inputs)
     whole = len(to_float_onnx(model, example).SerializeToString())
     was = [_outputs(put(model), task.test) for task, put in tasks]
-    convolutions = {
-        name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)
-    }
 
     def made(recipe: Recipe) -> dict[str, Any]:
         given = {"group_size": GROUP, **settings, **recipe.settings, **dict.fromkeys(recipe.sees, seen)}
-        bits: int | dict[str, int] = recipe.bits
-        if recipe.depthwise is not None:
-            deep = {name for name, layer in convolutions.items() if getattr(layer, "groups", 1) > 1}
-            bits = {name: recipe.depthwise if name in deep else recipe.bits for name in convolutions}
-        small = quantize_weights(model, bits, example_inputs=example, progress=course.progress, **given)
+        small = quantize_weights(
+            model, recipe.bits, example_inputs=example, progress=course.progress, **given
+        )
         each = {
             task.name: _judged(task, before, _outputs(put(small.model), task.test))
             for (task, put), before in zip(tasks, was, strict=True)
