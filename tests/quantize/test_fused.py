@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tinypress.float_onnx import to_float_onnx
 from tinypress.quantize import quantize_model
-from tinypress.quantize.fused import fused_nodes
+from tinypress.quantize.fused import needed_nodes
 from tinypress.quantize.values import observed_names
 from tinypress.runtimes.onnx import open_onnx
 from tinypress.ship import to_onnx
@@ -52,7 +52,7 @@ FIRST, LAST = node("Gemm", "x a.w", "a"), node("Gemm", "f b.w", "y")
 def test_what_only_floats_read_stays_float(between: list[onnx.NodeProto], observed: tuple[str, ...]) -> None:
     made = graph(FIRST, *between, LAST)
     assert observed_names(made, ("a.w", "b.w")) == observed
-    first = fused_nodes(made, ("a.w", "b.w"))[0]
+    first = needed_nodes(made, ("a.w", "b.w"))[0]
     assert first.rounds == (first.output in observed)
 
 
@@ -64,7 +64,7 @@ def test_a_value_for_floats_and_integers_is_rounded_once_for_both() -> None:
 def test_a_convolution_rounds_what_it_writes() -> None:
     model = nn.Sequential(nn.Conv1d(2, 3, 3), nn.Tanh(), nn.Conv1d(3, 2, 3))
     proto = to_float_onnx(model, (torch.randn(2, 2, 9),))
-    assert [kernel.rounds for kernel in fused_nodes(proto.graph, ("0.weight", "2.weight"))] == [True, True]
+    assert [kernel.rounds for kernel in needed_nodes(proto.graph, ("0.weight", "2.weight"))] == [True, True]
 
 
 class Masked(nn.Module):

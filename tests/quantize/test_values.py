@@ -109,7 +109,8 @@ def test_only_floats_are_calibrated_beside_large_weights() -> None:
         helper.make_node("Shape", ["x"], ["wanted"]),
         helper.make_node("Add", ["sizes", "wanted"], ["both"]),
         helper.make_node("Sub", ["both", "sizes"], ["same"]),
-        helper.make_node("Reshape", ["s", "same"], ["y"]),
+        helper.make_node("Reshape", ["s", "same"], ["r"]),
+        helper.make_node("MatMul", ["r", "w"], ["y"]),
     ]
     made = helper.make_graph(
         nodes,
@@ -121,5 +122,5 @@ def test_only_floats_are_calibrated_beside_large_weights() -> None:
     proto = helper.make_model(made, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     x = torch.randn(50, 40, generator=torch.Generator().manual_seed(0))
     values = calibrate(proto, ("w",), Split((x,), torch.zeros(50)))
-    assert set(values) == {"x", "h", "s"}
+    assert set(values) == {"x", "h", "s", "r"}
     assert values["h"].scale == pytest.approx(float(np.ptp(x.numpy() @ weight)) / 255, rel=1e-5)

@@ -10,7 +10,7 @@ Calibration, the reference and the check of the shipped file read the same list.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -43,8 +43,8 @@ class Fused:
     """Nodes of a graph (by place) that one kernel computes: its activations, and the value that it writes.
 
     ``weight`` and ``bias`` are names of constants; ``bias`` may stand in the product itself or behind it.
-    ``low`` and ``high`` are the bounds of a Relu or Clip that is part of a product. ``rounds`` tells whether what it
-    writes becomes integers: a product by a matrix writes floats where nothing reads it in integers.
+    ``low`` and ``high`` are the bounds of a Relu or Clip that is part of a product. ``rounds``, of ``needed_nodes``,
+    tells whether what it writes becomes integers: a product by a matrix writes floats where only floats are read.
     """
 
     kind: Kind
@@ -103,12 +103,13 @@ def fused_nodes(graph: onnx.GraphProto, weights: Collection[str]) -> tuple[Fused
             kernel = Fused(kind, (place,), activations, node.output[0])
         found.append(kernel)
         integers |= {*kernel.inputs, kernel.output}
-    return _worth_it(graph, found)
+    return tuple(found)
 
 
-def _worth_it(graph: onnx.GraphProto, kernels: Sequence[Fused]) -> tuple[Fused, ...]:
-    """``kernels`` without those that no product needs: to round what only floats read costs quality and time, most of
-    all the residual sums of transformers, and their scores with a mask of -3e38."""
+def needed_nodes(graph: onnx.GraphProto, weights: Collection[str]) -> tuple[Fused, ...]:
+    """``fused_nodes`` without those that no product needs: to round what only floats read costs quality and time, most
+    of all in the residual sums of transformers, and in their scores with a mask of -3e38."""
+    kernels = fused_nodes(graph, weights)
     by_place = {kernel.nodes[0]: kernel for kernel in kernels}
     of_products = {place for kernel in kernels for place in kernel.nodes[1:]}
     needed: set[str] = set()

@@ -20,7 +20,7 @@ from onnx import TensorProto, helper
 from tinypress.errors import InputError
 from tinypress.facts import QuantizedValue
 from tinypress.quantize.clipping import SHARE
-from tinypress.quantize.fused import fused_nodes, origins
+from tinypress.quantize.fused import fused_nodes, needed_nodes, origins
 from tinypress.quantize.ranges import Ranges, check_ranges, quantized_values
 from tinypress.runtimes.onnx import open_onnx
 from tinypress.task import Split
@@ -36,7 +36,7 @@ def observed_names(graph: onnx.GraphProto, weights: Collection[str]) -> tuple[st
     """
     outputs = {value.name for value in graph.output}
     chosen: dict[str, None] = {}
-    for kernel in fused_nodes(graph, weights):
+    for kernel in needed_nodes(graph, weights):
         if kernel.kind != "pass":
             names = (*kernel.inputs, *([kernel.output] if kernel.rounds else ()))
             chosen |= dict.fromkeys(name for name in names if name not in outputs)
