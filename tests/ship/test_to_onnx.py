@@ -290,7 +290,7 @@ def test_a_table_that_is_also_a_weight_is_stored_once_in_integers(tmp_path: Path
         assert torch.nn.functional.cosine_similarity(shipped, model(tokens), dim=-1).min() > 0.99
     equality = equality_of_file(tmp_path / "a.onnx", (tokens.numpy(),), ("avx2",))
     assert equality is not None
-    assert equality.layers >= 5  # sums and norms stay float
+    assert equality.layers == 5  # the products; sums and norms stay float
     write_archive(tmp_path / "a.safetensors", compressed)
     again = read_archive(tmp_path / "a.safetensors", Tied())
     with torch.no_grad():

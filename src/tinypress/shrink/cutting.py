@@ -25,8 +25,10 @@ class Cut:
 
 @dataclass(frozen=True)
 class Thinner:
-    """A tensor without what is cut out of it, and the places that are left along each dimension that lost some."""
+    """A ``whole`` tensor without what is cut out of it, and the places that are left along each dimension that lost
+    some."""
 
+    whole: Tensor
     tensor: Tensor
     kept: Mapping[int, NDArray[np.intp]]
 
@@ -65,13 +67,12 @@ def _thinner(tensor: Tensor, left: Mapping[int, NDArray[np.bool_]]) -> Thinner:
         values = values.index_select(dim, torch.from_numpy(places).to(values.device))
     if isinstance(tensor, nn.Parameter):
         values = nn.Parameter(values, tensor.requires_grad)
-    return Thinner(values, kept)
+    return Thinner(tensor, values, kept)
 
 
 def with_tensors(model: nn.Module, thinner: Mapping[str, Thinner]) -> nn.Module:
     """A copy of ``model`` with these tensors, its layers' attributes those of their shapes."""
-    named: dict[str, Tensor] = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    copied = copy_model(model, instead={named[name]: each.tensor for name, each in thinner.items()})
+    copied = copy_model(model, instead={each.whole: each.tensor for each in thinner.values()})
     smaller = {id(each.tensor): each for each in thinner.values()}
     for layer in copied.modules():
         touched = False
