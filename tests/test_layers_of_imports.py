@@ -26,7 +26,7 @@ LEVELS = (
     {"graph", "layers", "archive", "runtimes", "float_onnx", "parameter_names"},
     {"measure", "train"},
     {"prune", "shrink", "quantize", "distill", "tasks", "huggingface"},
-    {"ship"},
+    {"ship", "search"},
     {"press"},
     {"plan", "report"},
     {"cli"},

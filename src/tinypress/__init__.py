@@ -36,7 +36,6 @@ from tinypress.measure.latency_table import LatencyTable, preferred_multiple, re
 from tinypress.measure.layer_latency import measure_layers
 from tinypress.measure.network_latency import onnx_latency
 from tinypress.measure.weights import CompressionMetrics, ModelSize, ParameterCount
-from tinypress.plan import Searched, search_architecture
 from tinypress.press.bit_latency import measure_bit_latencies
 from tinypress.press.compare import compare_compression_techniques, standard_recipes
 from tinypress.press.engine import Engine
@@ -75,6 +74,7 @@ from tinypress.quantize import (
     train_quantized,
 )
 from tinypress.receipt import Receipt
+from tinypress.search import Searched, search_architecture
 from tinypress.ship import QuantizedFile, quantize_onnx, read_exact_on
 from tinypress.shrink import (
     Budget,

@@ -13,7 +13,7 @@ from zoo import _image, _words, build
 from tinypress.errors import InputError, ModelError
 from tinypress.graph import forward_eval, tensors_of, trace
 from tinypress.measure.compute import count_macs
-from tinypress.plan.goal import Goal
+from tinypress.search.goal import Goal
 from tinypress.shrink import prune_structured, remove_layers
 from tinypress.shrink.depth import _shared, spaced
 from tinypress.shrink.residual import residual_layers

@@ -85,9 +85,9 @@ def contract_of(step: Step) -> Contract:
         case Shrink() | Structured():
             return Contract(
                 breaks={Promise.INTEGERS: _CUT, Promise.PATTERN: _GROUPS},
-                trains=isinstance(step, Structured) and step.rounds > 1,
+                trains=isinstance(step, Structured) and (step.rounds > 1 or step.search),
                 keeps_widths=False,
-                moves_activations=True,  # the last cut is not trained after
+                moves_activations=True,  # the last cut is not trained after, or only for a short while
             )
         case Factorize():
             return Contract(

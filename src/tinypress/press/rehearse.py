@@ -74,7 +74,7 @@ def without_training(step: Step) -> Step | None:
         case Quantize():
             return step.model_copy(update={"calibration_samples": 8})
         case Structured():
-            cheap = {"rounds": 1, "importance": "l1"}
+            cheap = {"rounds": 1, "importance": "l1", "search": False}
             # a clock is not needed to see whether anything can be cut
             other = {"latency_ms": None, "ratio": 0.1} if step.latency_ms is not None else {}
             return step.model_copy(update=cheap | other)

@@ -70,6 +70,7 @@ class RunFolder:
         }
         write_json(self.state / "steps" / f"{key}.json", facts)
         self.checkpoint(key).path.unlink(missing_ok=True)
+        shutil.rmtree(self.checkpoint(key).folder, ignore_errors=True)
 
     def checkpoint(self, key: str) -> Checkpoint:
         """Where the training of the step with this key is kept until the step is finished."""

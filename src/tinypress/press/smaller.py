@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from tinypress.facts import Change, Compressed
+from tinypress.facts import Change, Compressed, Note
 from tinypress.layers import stock_name
+from tinypress.measure.latency_table import LatencyTable, read_latency_table, write_latency_table
+from tinypress.measure.layer_latency import measure_layers
 from tinypress.measure.network_latency import onnx_latency
 from tinypress.press.step import Factorize, Layers, Structured
 from tinypress.prune import keep_zeros
+from tinypress.search import search_architecture
 from tinypress.shrink import Budget, factorize_model, prune_structured, remove_layers
 from tinypress.task import Split, Task
 from tinypress.train.loop import Progress, fit, supervised
@@ -64,7 +68,49 @@ def structured(step: Structured, before: Compressed, task: Task, seed: int, prog
         seed=seed,
     )
     changes = (*after.changes, *([Change("", "training steps", 0, sum(trained))] if trained else []))
-    return replace(after, changes=changes)
+    return replace(after, changes=changes, pruned=before.pruned)
+
+
+def searched(
+    step: Structured, before: Compressed, task: Task, seed: int, folder: Path | None, progress: Progress
+) -> Compressed:
+    """``before`` with the widths, heads and layers that a search under the budget of ``step`` leaves; pruned zeros
+    stay zero. ``folder`` keeps its rounds, and the times of the layers where they are asked for."""
+    table = None
+    if step.latency_ms is not None:
+        table = _timed(before.model, task, folder, progress)
+    found = search_architecture(
+        replace(task, model=before.model),
+        Budget(parameters=step.parameters, bytes=step.bytes, macs=step.macs, latency_ms=step.latency_ms),
+        table=table,
+        short_epochs=step.epochs,
+        epochs=0,  # what follows is the recipe's own
+        importance=step.importance,
+        multiple=step.multiple if step.multiple > 1 or table is None else None,
+        min_width=step.min_width,
+        keep=step.keep,
+        pruned=before.pruned,
+        folder=folder,
+        seed=seed,
+        progress=progress,
+    )
+    rounds = max((each.round for each in found.trace), default=0)
+    text = (
+        f"in {rounds} rounds {len(found.trace)} networks were trained for {step.epochs} epoch(s) and evaluated on "
+        f"validation; {found.unit} are {found.cost:.6g} of at most {found.budget:.6g}"
+    )
+    return replace(found.compressed, notes=(*found.compressed.notes, Note("TP603", "note", None, text)))
+
+
+def _timed(model: nn.Module, task: Task, folder: Path | None, progress: Progress) -> LatencyTable:
+    """What the layers of ``model`` take here, measured once for a folder: a search that goes on goes by the same."""
+    path = None if folder is None else folder / "latency.json"
+    if path is not None and path.exists():
+        return read_latency_table(path)
+    table = measure_layers(task.name, model, task.example_inputs, watch=progress)
+    if path is not None:
+        write_latency_table(path, table)
+    return table
 
 
 def factorized(step: Factorize, before: Compressed, task: Task) -> Compressed:

@@ -80,6 +80,9 @@ class Structured(Strict):
     Give one of ``ratio``, ``parameters``, ``bytes``, ``macs`` (a whole number, or a fraction of what it costs now) and
     ``latency_ms`` (of one sample in ONNX Runtime). With ``rounds`` the goal is reached in so many cuts, with
     ``epochs`` of recovery between them.
+
+    With ``search`` widths, heads and layers leave where they cost least quality (``search_architecture``): every
+    proposal is trained for ``epochs`` and evaluated on validation. For ``latency_ms`` the layers are timed first.
     """
 
     technique: Literal["structured"] = "structured"
@@ -99,11 +102,25 @@ class Structured(Strict):
     min_width: int = Field(default=1, strict=True, ge=1)
     rounds: int = Field(default=1, strict=True, ge=1)
     epochs: int = Field(default=1, strict=True, ge=1)
+    search: bool = False
 
     @model_validator(mode="after")
     def _one_goal(self) -> Structured:
         _exactly_one(self, "ratio", "parameters", "bytes", "macs", "latency_ms")
+        if self.search:
+            self._can_search()
         return self
+
+    def _can_search(self) -> None:
+        if self.ratio is not None:
+            raise ValueError("search needs a budget: give parameters, bytes, macs or latency_ms, not ratio")
+        other = _changed(self, "scope", "per", "units", "rounds")
+        if other is not None:
+            raise ValueError(f"search has no {other}: it makes one cut at a time, where quality says")
+        if self.importance not in ("l1", "l2", "scale", "fpgm", "random"):
+            raise ValueError(
+                f"search has no importance {self.importance!r}, which needs data for every proposal"
+            )
 
 
 class Factorize(Strict):

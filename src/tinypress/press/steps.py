@@ -19,7 +19,7 @@ from tinypress.press.engine import Engine
 from tinypress.press.ensured import kept_notes
 from tinypress.press.lessons import loss_of
 from tinypress.press.recipe import Recipe
-from tinypress.press.smaller import factorized, shallower, structured
+from tinypress.press.smaller import factorized, searched, shallower, structured
 from tinypress.press.step import (
     Distill,
     Factorize,
@@ -128,8 +128,12 @@ def apply_step(step: Step, before: Compressed, bench: Bench, *, from_scratch: bo
         case Shrink():
             after = _shrink(step.ratio, step.importance, before, bench)
         case Structured():
-            after = structured(step, before, bench.task, bench.seed, bench.progress)
-            after = _join(before, after, pruned=before.pruned)
+            if step.search:
+                folder = None if bench.checkpoint is None else bench.checkpoint.folder
+                after = searched(step, before, bench.task, bench.seed, folder, bench.progress)
+            else:
+                after = structured(step, before, bench.task, bench.seed, bench.progress)
+            after = _join(before, after, pruned=after.pruned)
         case Factorize():
             after = _join(before, factorized(step, before, bench.task), pruned=before.pruned)
         case Layers():

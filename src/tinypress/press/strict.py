@@ -42,12 +42,13 @@ def short(value: object, shown: Callable[[object], str] = repr) -> str:
 def explain(error: ValidationError) -> tuple[str, str]:
     """The first problem and its remedy."""
     first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"])
+    place = ".".join(map(str, first["loc"])) + ": " if first["loc"] else ""
     inner = first.get("ctx", {}).get("error")
     if isinstance(inner, RecipeError):  # of a step or recipe inside
-        return f"{place}: {inner.problem}", inner.remedy
+        return f"{place}{inner.problem}", inner.remedy
     given = first.get("input")
-    problem = f"{place}: {first['msg'].removeprefix('Value error, ')} (got {short(given)})"
+    got = f" (got {short(given)})" if place else ""  # of the whole the call says it
+    problem = f"{place}{first['msg'].removeprefix('Value error, ')}{got}"
     if first["type"] == "literal_error" and isinstance(given, str):
         return problem, nearest(given, re.findall("'([^']+)'", str(first.get("ctx", {}).get("expected"))))
     return problem, "Correct the recipe"

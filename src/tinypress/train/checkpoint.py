@@ -35,6 +35,11 @@ class Checkpoint:
         if not self.every_seconds >= 0:
             raise InputError(call, "every_seconds is negative", "Give 0 or more")
 
+    @property
+    def folder(self) -> Path:
+        """Where work that is made of many trainings keeps what is finished."""
+        return self.path.with_suffix(".parts")
+
 
 @dataclass
 class State:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tinypress.facts import Change
 from tinypress.graph import Traced, trace
 from tinypress.layers import stock_path
-from tinypress.plan.goal import Goal
+from tinypress.search.goal import Goal
 from tinypress.shrink.branches import Branch, residual_branches
 from tinypress.shrink.choose import Block, blocks_of, cuts_of
 from tinypress.shrink.cutting import Cut

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from plan.small import Net, task
+from search.small import Net, task
 from tinypress.archive import read_archive, write_archive
 from tinypress.errors import InputError, ModelError, TaskError
 from tinypress.facts import Change
@@ -15,10 +15,10 @@ from tinypress.graph import trace
 from tinypress.measure.compute import count_macs
 from tinypress.measure.latency_table import LatencyTable
 from tinypress.measure.machine import machine
-from tinypress.plan import adapt_architecture, search_architecture
-from tinypress.plan.goal import Goal, timed_layers
-from tinypress.plan.netadapt import Pace, joined
-from tinypress.plan.proposals import Choices, proposals
+from tinypress.search import adapt_architecture, search_architecture
+from tinypress.search.goal import Goal, timed_layers
+from tinypress.search.netadapt import Pace, joined
+from tinypress.search.proposals import Choices, proposals
 from tinypress.shrink import Budget, prune_structured, remove_layers
 from tinypress.tasks.digits import DigitsNet
 
@@ -206,7 +206,7 @@ def test_a_stopped_search_goes_on(tmp_path, monkeypatch):
     assert rounds > 1
     (kept / f"round-{rounds}.json").unlink()
 
-    import tinypress.plan.architecture as architecture
+    import tinypress.search.architecture as architecture
 
     trained = []
     fit = architecture.fit

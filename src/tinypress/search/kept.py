@@ -14,7 +14,7 @@ from tinypress.archive import read_archive, write_archive
 from tinypress.errors import ArtifactError
 from tinypress.facts import Change, Compressed
 from tinypress.files import write_bytes
-from tinypress.plan.netadapt import State, Tried
+from tinypress.search.netadapt import State, Tried
 
 _MOST_BYTES = 16 * 2**20
 

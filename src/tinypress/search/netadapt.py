@@ -18,8 +18,8 @@ from tinypress.errors import InputError, ModelError
 from tinypress.facts import Change, Compressed
 from tinypress.files import canonical
 from tinypress.layers import copy_model
-from tinypress.plan.goal import Goal
-from tinypress.plan.proposals import Choices, Proposal, proposals
+from tinypress.search.goal import Goal
+from tinypress.search.proposals import Choices, Proposal, proposals
 
 Evaluate = Callable[[nn.Module], float]
 """The quality of a network on validation data, the higher the better."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,14 +12,16 @@ from torch import Tensor, nn
 from tinypress.errors import InputError, ModelError, TaskError
 from tinypress.facts import Change, Compressed, Note
 from tinypress.graph import forward_eval
+from tinypress.layers import stock_name
 from tinypress.measure.latency_table import LatencyTable, preferred_multiple
 from tinypress.measure.network_latency import beside, open_network
 from tinypress.measure.quality import compute, resolve_metric
-from tinypress.plan.goal import Goal, goal_of
-from tinypress.plan.kept import Rounds, nothing_kept
-from tinypress.plan.netadapt import Pace, Searched, State, adapt_architecture, fingerprint, named
-from tinypress.plan.proposals import Choices
+from tinypress.prune import keep_zeros
 from tinypress.receipt import Latency
+from tinypress.search.goal import Goal, goal_of
+from tinypress.search.kept import Rounds, nothing_kept
+from tinypress.search.netadapt import Pace, Searched, State, adapt_architecture, fingerprint, named
+from tinypress.search.proposals import Choices
 from tinypress.shrink.asked import check_model
 from tinypress.shrink.budget import Budget
 from tinypress.shrink.importance import check_method
@@ -43,6 +45,7 @@ def search_architecture(
     multiple: int | None = None,
     min_width: int = 1,
     keep: Sequence[str] = (),
+    pruned: Collection[str] = (),
     folder: Path | None = None,
     seed: int = 0,
     progress: Progress = silent,
@@ -67,6 +70,7 @@ def search_architecture(
         multiple: leave widths that it divides; None for what the table's kernels like, or 1.
         min_width: units that stay in every group.
         keep: paths of layers, or of modules with all that is in them, that keep their units and stay.
+        pruned: parameters whose zeros stay zero in every training, as ``Compressed.pruned`` names them.
         folder: where each round is kept, so that the same call goes on after it was stopped.
         seed: of training; the same seed, table and threads give the same network.
         progress: told how far the search is.
@@ -92,7 +96,8 @@ def search_architecture(
     if multiple is None:
         multiple = 1 if table is None else preferred_multiple(table)
     choices = Choices(tuple(keep), importance, multiple, min_width, depth, seed)
-    search = _Search(call, task, choices, Pace(step, decay), short_epochs, seed, progress, folder)
+    zeros = _stock_names(call, task.model, pruned)
+    search = _Search(call, task, choices, Pace(step, decay), short_epochs, zeros, seed, progress, folder)
     state, measured = _to_budget(search, goal)
     model, changes = state.model, state.changes
     last = task.training.recovery_epochs if epochs is None and trains else epochs
@@ -103,7 +108,7 @@ def search_architecture(
     if measured is not None:
         notes = (_measured(goal, measured),)
     return Searched(
-        Compressed(model, changes, notes),
+        Compressed(model, changes, notes, search.pruned_of(model)),
         state.trace,
         goal.unit,
         goal.most,
@@ -122,12 +127,19 @@ class _Search:
         choices: Choices,
         pace: Pace,
         short_epochs: int,
+        zeros: frozenset[str],
         seed: int,
         progress: Progress,
         folder: Path | None,
     ) -> None:
         self.call, self.task, self.choices, self.pace = call, task, choices, pace
-        self.short_epochs, self.seed, self.progress, self.folder = short_epochs, seed, progress, folder
+        self.zeros, self.short_epochs, self.seed, self.progress, self.folder = (
+            zeros,
+            short_epochs,
+            seed,
+            progress,
+            folder,
+        )
         self.metric = resolve_metric(task.metric, task.higher_is_better)
 
     def to(self, goal: Goal) -> State:
@@ -140,6 +152,7 @@ class _Search:
                 self.choices,
                 self.pace,
                 self.short_epochs,
+                sorted(self.zeros),
                 self.seed,
                 self.task.training,
                 judged,
@@ -188,10 +201,28 @@ class _Search:
             task.validation,
             supervised(task.loss),
             task_schedule(task.training, epochs, self.seed if seed is None else seed),
+            after_step=lambda made: keep_zeros(made, self.pruned_of(made)),
             progress=self.progress,
             what=what,
         )
         return fitted.model, fitted.steps
+
+    def pruned_of(self, model: nn.Module) -> frozenset[str]:
+        """The parameters whose zeros stay zero, by their names in ``model``, whose lists may have become shorter."""
+        if not self.zeros:
+            return frozenset()
+        named = [name for name, _ in model.named_parameters(remove_duplicate=False)]
+        return frozenset(name for name in named if stock_name(model, name) in self.zeros)
+
+
+def _stock_names(call: str, model: nn.Module, pruned: Collection[str]) -> frozenset[str]:
+    known = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    for name in pruned:
+        if name not in known:
+            raise InputError(
+                call, f"pruned names {name!r}, which is no parameter", "Give names as Compressed.pruned does"
+            )
+    return frozenset(stock_name(model, name) for name in pruned)
 
 
 def _tensors(task: Task) -> tuple[Tensor, ...]:
