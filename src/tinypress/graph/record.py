@@ -20,17 +20,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from tinypress.graph.empty import META, Refused, as_exporting, emptied, stand_in
 from tinypress.graph.forward import tensors_of
 from tinypress.graph.shapes import meta_call
 from tinypress.graph.traced import Kind, Node, Ref, Traced
 from tinypress.graph.two_runs import joined, other_batch
-from tinypress.layers import copy_model
-
-_META = torch.device("meta")
-
-
-class _Refused(Exception):
-    """The network cannot be recorded."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +47,12 @@ def record(model: nn.Module, example_inputs: object) -> Recording | None:
     batch = next(len(x) for x in inputs if x.dim())
     batches = (batch, other_batch(batch))
     try:
-        shell = _shell(model, inputs)
-        with _as_exporting():
-            one = _run(shell, [_stand_in(x, batches[0]) for x in inputs])
-            other = _run(shell, [_stand_in(x, batches[1]) for x in inputs], one.nodes)
+        network, device, tensors = emptied(model, inputs)
+        with as_exporting():
+            with _watched(network) as running:
+                shell = _Shell(network, device, tensors, running)
+                one = _run(shell, [stand_in(x, batches[0]) for x in inputs])
+            other = _run(shell, [stand_in(x, batches[1]) for x in inputs], one.nodes)
         nodes = joined(one.nodes, other.nodes, batches, max(batch, 2))
     except Exception:  # whatever a network says to tensors without values
         return None
@@ -67,14 +63,6 @@ def record(model: nn.Module, example_inputs: object) -> Recording | None:
     return Recording(Traced(nodes, names, one.outputs, example, inputs), one.writes)
 
 
-def without_values(model: nn.Module) -> nn.Module | None:
-    """A copy of ``model`` in eval mode on the meta device, for ``once``; None where a tensor has no place there."""
-    try:
-        return _empty(model, ())[0]
-    except _Refused:
-        return None
-
-
 def once(network: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[tuple[object, ...], ...] | None:
     """What a network without values computes of ``inputs``: every operation with its arguments, and the outputs; None
     where it cannot be recorded. Two networks of equal tensors for which this is the same compute the same."""
@@ -83,9 +71,9 @@ def once(network: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[tuple[object, 
     )  # fmt: skip
     tensors = tuple((kind, name, tensor) for kind, each in named for name, tensor in each)
     try:
-        with _as_exporting():
+        with as_exporting():
             shell = _Shell(network, torch.device("cpu"), tensors, [""])
-            run = _run(shell, [_stand_in(x, len(x) if x.dim() else 0) for x in inputs])
+            run = _run(shell, [stand_in(x, len(x) if x.dim() else 0) for x in inputs])
     except Exception:  # whatever a network says to tensors without values
         return None
     calls = []
@@ -93,6 +81,18 @@ def once(network: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[tuple[object, 
         constant = None if node.constant is None else (node.constant.dtype, node.constant.tolist())
         calls.append((node.op, node.args, tuple(node.kwargs.items()), node.shape, node.tensor, constant))
     return (*calls, run.outputs)
+
+
+def record_like(model: nn.Module, traced: Traced) -> tuple[Node, ...] | None:
+    """The nodes of ``model`` on the example of ``traced``: the same operations on the sizes that ``model`` makes; None
+    where it runs others, or cannot be recorded."""
+    try:
+        with as_exporting():
+            shell = _Shell(*emptied(model, traced.example), [""])
+            run = _run(shell, [stand_in(x, len(x) if x.dim() else 0) for x in traced.example], traced.nodes)
+    except Exception:  # whatever a network says to tensors without values
+        return None
+    return tuple(run.nodes) if len(run.nodes) == len(traced.nodes) else None
 
 
 def _plain_inputs(example_inputs: object) -> tuple[Tensor, ...] | None:
@@ -106,7 +106,8 @@ def _plain_inputs(example_inputs: object) -> tuple[Tensor, ...] | None:
 @dataclass(frozen=True)
 class _Shell:
     """A copy of a network without values, where its values are, and its tensors by kind and name. ``running`` holds
-    the paths of the modules whose forward pass runs, from the outermost to the innermost."""
+    the paths of the modules whose forward pass runs, from the outermost to the innermost; of a run that has one before
+    it, that says where operations run."""
 
     network: nn.Module
     device: torch.device
@@ -114,43 +115,10 @@ class _Shell:
     running: list[str]
 
 
-def _shell(model: nn.Module, inputs: tuple[Tensor, ...]) -> _Shell:
-    network, device, tensors = _empty(model, inputs)
-    return _Shell(network, device, tensors, _running(network))
-
-
-def _empty(
-    model: nn.Module, inputs: tuple[Tensor, ...]
-) -> tuple[nn.Module, torch.device, tuple[tuple[Kind, str, Tensor], ...]]:
-    empty: dict[Tensor, Tensor] = {}
-    tensors: list[tuple[Kind, str, Tensor]] = []
-    devices = {x.device for x in inputs}
-    named: tuple[tuple[Kind, Iterator[tuple[str, Tensor]]], ...] = (
-        ("parameter", model.named_parameters()), ("buffer", model.named_buffers())
-    )  # fmt: skip
-    for kind, each in named:
-        for name, tensor in each:
-            if type(tensor) not in (Tensor, nn.Parameter) or tensor.layout != torch.strided:
-                raise _Refused
-            devices.add(tensor.device)
-            made = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=_META)
-            empty[tensor] = (
-                nn.Parameter(made, requires_grad=False) if isinstance(tensor, nn.Parameter) else made
-            )
-            tensors.append((kind, name, empty[tensor]))
-    if len(devices) != 1:
-        raise _Refused
-    network = copy_model(model, instead=empty).eval()
-    return network, devices.pop(), tuple(tensors)
-
-
-def _stand_in(x: Tensor, batch: int) -> Tensor:
-    return torch.empty((batch, *x.shape[1:]) if x.dim() else (), dtype=x.dtype, device=_META)
-
-
-def _running(network: nn.Module) -> list[str]:
+@contextmanager
+def _watched(network: nn.Module) -> Iterator[list[str]]:
     """The paths of the modules whose forward pass runs; hooks of ``network`` keep it up to date."""
-    running = [""]
+    running, hooks = [""], []
 
     def watch(path: str, module: nn.Module) -> None:
         def enter(*_: object) -> None:
@@ -159,29 +127,16 @@ def _running(network: nn.Module) -> list[str]:
         def leave(*_: object) -> None:
             running.pop()
 
-        module.register_forward_pre_hook(enter)
-        module.register_forward_hook(leave, always_call=True)
+        hooks.append(module.register_forward_pre_hook(enter))
+        hooks.append(module.register_forward_hook(leave, always_call=True))
 
     for path, module in network.named_modules():
         watch(path, module)
-    return running
-
-
-@contextmanager
-def _as_exporting() -> Iterator[None]:
-    """Networks that ask whether they are being compiled take the branches that they take under ``torch.export``."""
-    fast, flags = torch.backends.mha.get_fastpath_enabled(), ("_is_compiling_flag", "_is_exporting_flag")
-    before = [getattr(torch.compiler, flag) for flag in flags]
     try:
-        # one operation for a whole layer says nothing of what is in it
-        torch.backends.mha.set_fastpath_enabled(False)
-        for flag in flags:
-            setattr(torch.compiler, flag, True)
-        yield
+        yield running
     finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
-        for flag, value in zip(flags, before, strict=True):
-            setattr(torch.compiler, flag, value)
+        for hook in hooks:
+            hook.remove()
 
 
 def _run(shell: _Shell, inputs: list[Tensor], before: Sequence[Node] = ()) -> _Recorder:
@@ -189,7 +144,7 @@ def _run(shell: _Shell, inputs: list[Tensor], before: Sequence[Node] = ()) -> _R
     with torch.inference_mode(), recorder:
         returned = tensors_of(shell.network(*inputs))
     if recorder.refused or not returned:
-        raise _Refused
+        raise Refused
     recorder.outputs = tuple(recorder.names[id(x)] for x in returned)
     return recorder
 
@@ -265,7 +220,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if kwargs:
             kwargs = {key: _on_meta(value) for key, value in kwargs.items()}
         if schema.takes_device and not read and kwargs.get("device") is None:
-            kwargs["device"] = _META
+            kwargs["device"] = META
         result = meta_call(func, args, kwargs)
         if isinstance(result, Tensor):
             name = self._called(func, *plain, inputs, schema.names, shape=tuple(result.shape))
@@ -274,7 +229,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if result is None:  # a check that returns nothing
             return result
         if not isinstance(result, tuple | list) or not all(isinstance(part, Tensor) for part in result):
-            raise _Refused
+            raise Refused
         shapes = tuple(tuple(part.shape) for part in result)
         name = self._called(func, *plain, inputs, schema.names, part_shapes=shapes)
         for place, part in enumerate(result):
@@ -284,7 +239,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _note_writes(self, schema: _Schema, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         if not schema.returns:
-            raise _Refused
+            raise Refused
         given = {**dict(zip(schema.names, args, strict=False)), **kwargs}
         for name in schema.written & given.keys():
             for x in _tensors((given[name],)):
@@ -303,7 +258,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         op = getattr(func, "overloadpacket", func)
         place = len(self.nodes)
         if self._before and (place >= len(self._before) or self._before[place].op is not op):
-            raise _Refused
+            raise Refused
         name = self._name("getitem" if op is operator.getitem else op.__name__)
         self.nodes.append(
             Node(
@@ -315,7 +270,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 inputs=tuple(inputs),
                 shape=shape,
                 part_shapes=part_shapes,
-                module=self._running[-1],
+                module=self._before[place].module if self._before else self._running[-1],
                 parameter_names=names,
             )
         )
@@ -340,7 +295,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if isinstance(value, Tensor):
             if id(value) not in self.names:
                 if value.is_meta:  # came about where nothing is seen, as by .data
-                    raise _Refused
+                    raise Refused
                 self._value("constant", value, constant=value)
             inputs.append(self.names[id(value)])
             return Ref(inputs[-1])
@@ -362,7 +317,7 @@ def _tensors(values: Iterable[Any]) -> list[Tensor]:
 
 def _on_meta(value: Any) -> Any:
     if isinstance(value, Tensor):
-        return value if value.is_meta else value.to(_META)
+        return value if value.is_meta else value.to(META)
     if isinstance(value, tuple | list):
         return [_on_meta(part) for part in value]
-    return _META if isinstance(value, torch.device) else value
+    return META if isinstance(value, torch.device) else value

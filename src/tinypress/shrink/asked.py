@@ -42,6 +42,7 @@ class Asked:
     losses: tuple[Loss, ...]
     steps: int
     recover: Recover | None
+    compare: bool
     seed: int
 
 

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from tinypress.facts import Note
-from tinypress.graph.record import once, without_values
+from tinypress.graph.empty import without_values
+from tinypress.graph.record import once
 from tinypress.layers import config_numbers, copy_model, own_config, put_config, replace_module, set_width
 from tinypress.layers.copying import deep_copy
 from tinypress.shrink.adapt import Sizes
@@ -43,14 +44,20 @@ def fit_configs(
     """
     notes = []
     for path, layer in networks_of_configs(after):
-        due = _shapes(layer)
-        if due == _shapes(before.get_submodule(path)):
+        due, were = _shapes(layer), _shapes(before.get_submodule(path))
+        if due == were:
             continue
         own_config(after, path)
         numbers = config_numbers(layer)
         options = _options(numbers, _moves(sizes))
         builds = _Builds(layer)
-        said = _fitting(builds, numbers, options, due)
+        one = [values for values in options.values() if len(values) == 2]
+        if len(options) == len(one) == 1:  # there is nothing else to try
+            said = builds.only(
+                {**numbers, **{name: values[0] for name, values in options.items()}}, due, were
+            )
+        else:
+            said = _fitting(builds, numbers, options, due)
         needed = None
         if said is not None:
             like = _Likeness(after, path, inputs)
@@ -254,8 +261,19 @@ class _Builds:
                 return False
         return self._shapes[key] == due
 
-    def _build(self, numbers: Mapping[str, int], due: Sequence[tuple[int, ...]]) -> None:
-        key, building = frozenset(numbers.items()), _Building(due)
+    def only(self, numbers: Mapping[str, int], due: Shapes, were: Shapes) -> dict[str, int] | None:
+        """``numbers``, if they make the shapes ``due``; where not, building ends at the first tensor that is as wide as
+        only the network before was."""
+        self._build(numbers, (), frozenset(were.values()) - frozenset(due.values()))
+        return dict(numbers) if self._shapes[frozenset(numbers.items())] == due else None
+
+    def _build(
+        self,
+        numbers: Mapping[str, int],
+        due: Sequence[tuple[int, ...]],
+        gone: frozenset[tuple[int, ...]] = frozenset(),
+    ) -> None:
+        key, building = frozenset(numbers.items()), _Building(due, gone)
         built = _built(self._layer, numbers, building)
         self._shapes[key] = None if built is None else _shapes(built)
         self._orders[key] = building.made
@@ -277,14 +295,16 @@ class _Other(Exception):
 class _Building(TorchFunctionMode):
     """Makes tensors on the meta device, as ``with torch.device("meta")`` does at twice the price, and fills none.
 
-    ``made`` has the shapes of all that were made of numbers, in their order; where ``due`` has another shape the
-    building ends.
+    ``made`` has the shapes of all that were made of numbers, in their order; where ``due`` has another shape, or where
+    one to be filled is ``gone``, the building ends.
     """
 
-    def __init__(self, due: Sequence[tuple[int, ...]] = ()) -> None:
+    def __init__(
+        self, due: Sequence[tuple[int, ...]] = (), gone: frozenset[tuple[int, ...]] = frozenset()
+    ) -> None:
         super().__init__()
         self.made: list[tuple[int, ...]] = []
-        self._due = due
+        self._due, self._gone = due, gone
 
     def __torch_function__(
         self, func: Any, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -302,6 +322,8 @@ class _Building(TorchFunctionMode):
         place, shape = len(self.made), tuple(result.shape)
         self.made.append(shape)
         if place < len(self._due) and self._due[place] != shape:
+            raise _Other
+        if func is torch.empty and shape in self._gone:
             raise _Other
         return result
 

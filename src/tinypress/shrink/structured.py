@@ -63,13 +63,14 @@ def prune_structured(
     losses: Sequence[Loss] = (),
     steps: int = 1,
     recover: Recover | None = None,
+    compare: bool = True,
     seed: int = 0,
 ) -> Compressed:
     """Remove neurons, channels and heads with all that hangs on them, of any network that torch can export.
 
     Which dimensions are tied is read off the exported graph. The result is of the same class, can be trained,
     exported and pruned again, and has been run: it computes what the network computes with the removed units read
-    as zero. What is left alone is said in ``notes``, with the reason.
+    as zero (unless ``compare=False``). What is left alone is said in ``notes``, with the reason.
 
     Args:
         model: the network; not changed.
@@ -91,6 +92,8 @@ def prune_structured(
         losses: functions from the network to its loss on a batch.
         steps: reach the goal in so many steps of equal factors, with ``recover`` after each.
         recover: trains the network between the steps.
+        compare: run the result and the masked whole network on the example, and compare them. Without it the result is
+            run without values: the same operations on the sizes that are due. For networks that take long to run.
         seed: of ``random``.
 
     Raises:
@@ -119,6 +122,7 @@ def prune_structured(
         losses=functions,
         steps=whole_number(call, "steps", steps, 1),
         recover=recover,
+        compare=bool(compare),
         seed=whole_number(call, "seed", seed, 0),
     )
     current, changes = model, list[Change]()
@@ -244,7 +248,7 @@ def _step(
                 text = f"{', '.join(group.producers)}: {group.norms[0]} now runs over fewer units, so the others differ"
                 notes.append(Note("TP304", "note", group.producers[0], text))
         made = [Cut(found.groups[n], gone) for n, gone in cuts.items()]
-        outcome = operate(model, made, traced, found, check)
+        outcome = operate(model, made, traced, found, check, compare=asked.compare)
         again = [each for each in outcome.notes if each.code == "TP302"]
         if asked.limit is None or not again:
             return Compressed(outcome.model, outcome.changes, (*fenced, *notes, *back, *outcome.notes))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -11,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tinypress.facts import Change, Note
-from tinypress.graph import Traced, forward_eval, tensors_of
+from tinypress.graph import Node, Traced, forward_eval, tensors_of
+from tinypress.graph.record import record_like
 from tinypress.layers import (
     Size,
     attributes_of,
@@ -22,7 +24,7 @@ from tinypress.layers import (
 )
 from tinypress.shrink.adapt import Sizes, adapt, said, sizes_by_module
 from tinypress.shrink.config import fit_configs, networks_of_configs
-from tinypress.shrink.cutting import Cut, thinner_tensors, with_tensors
+from tinypress.shrink.cutting import Cut, cut_out, thinner_tensors, with_tensors
 from tinypress.shrink.groups import Survey
 from tinypress.shrink.reference import masked_outputs, removed_labels
 
@@ -42,6 +44,8 @@ def operate(
     traced: Traced,
     found: Survey,
     check: Callable[[], object] | None = None,
+    *,
+    compare: bool = True,
 ) -> Outcome:
     """Make all ``cuts`` in a copy of ``model``, run it on its example, and compare what it returns with what the
     whole network returns when the removed neurons read as zero.
@@ -51,17 +55,20 @@ def operate(
 
     Args:
         check: raises where it is the whole network that does not run; asked once something is not right.
+        compare: False runs what is left without values and compares sizes alone; a note TP308 says so.
     """
-    whole = _operated(model, cuts, traced, found, check)
+    make = partial(_operated if compare else _uncompared, model, traced=traced, found=found)
+    whole = make(cuts, check=check)
+    said = () if compare else (_NOT_COMPARED,)
     if whole.failure is None:
-        return _with_configs(model, whole, cuts, traced, found, ())
+        return _with_configs(model, whole, traced, said)
     if check is not None:
         check()
     kept: list[Cut] = []
     notes: list[Note] = []
     smaller: _Tried | None = None
     for cut in cuts:
-        tried = _operated(model, [*kept, cut], traced, found)
+        tried = make([*kept, cut])
         if tried.failure is None:
             kept.append(cut)
             smaller = tried
@@ -78,28 +85,29 @@ def operate(
             )
     if smaller is None:
         return Outcome(copy_model(model), (), tuple(notes))
-    return _with_configs(model, smaller, kept, traced, found, tuple(notes))
+    return _with_configs(model, smaller, traced, (*said, *notes))
 
 
-def _with_configs(
-    model: nn.Module,
-    tried: _Tried,
-    cuts: Sequence[Cut],
-    traced: Traced,
-    found: Survey,
-    notes: tuple[Note, ...],
-) -> Outcome:
+_NOT_COMPARED = Note(
+    "TP308",
+    "note",
+    None,
+    "as asked, what is left was run without values: it does the same operations on the sizes that are due, and what "
+    "comes out was not compared with the whole network",
+)
+
+
+def _with_configs(model: nn.Module, tried: _Tried, traced: Traced, notes: tuple[Note, ...]) -> Outcome:
     """The outcome, once the configs of the networks in it say their widths where they can."""
     smaller = tried.model
     if not any(True for _ in networks_of_configs(smaller)):
         return Outcome(smaller, changes_between(model, smaller), notes)
-    more = fit_configs(
-        model,
-        smaller,
-        tried.sizes,
-        lambda other: difference(other, traced.given, tried.outputs, _SAME) is None,
-        traced.given,
-    )
+
+    def is_right(other: nn.Module) -> bool:
+        due = tried.outputs
+        return due is not None and difference(other, traced.given, due, _SAME) is None
+
+    more = fit_configs(model, smaller, tried.sizes, is_right, traced.given)
     return Outcome(smaller, changes_between(model, smaller), (*notes, *more))
 
 
@@ -109,10 +117,11 @@ def _gone(found: Survey, cuts: Sequence[Cut]) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True)
 class _Tried:
-    """A cut network, what it returns for the example, the sizes before and after, and what is wrong with it."""
+    """A cut network, what it returns for the example if that was asked, the sizes before and after, and what is wrong
+    with it."""
 
     model: nn.Module
-    outputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...] | None
     sizes: Sizes
     failure: str | None
 
@@ -156,6 +165,45 @@ def _operated(
     sizes = sizes_by_module(traced, found, gone)
     failure = adapt(smaller, sizes, off, _EQUAL[wide], _TOLERANCE[wide])
     return _Tried(smaller, outputs, sizes, failure)
+
+
+def _uncompared(
+    model: nn.Module,
+    cuts: Sequence[Cut],
+    traced: Traced,
+    found: Survey,
+    check: Callable[[], object] | None = None,
+) -> _Tried:
+    """As ``_operated``, but a network is right that runs the operations of the whole one on the sizes that are due;
+    where that cannot be seen without values, one that runs and returns the same shapes."""
+    smaller = cut_out(model, cuts)
+    gone = _gone(found, cuts)
+
+    def off(tried: nn.Module) -> float | str:
+        nodes = record_like(tried, traced)
+        if nodes is not None:
+            return _other_size(nodes, traced, found, gone) or 0.0
+        whole = tensors_of(forward_eval(model, traced.given))
+        outputs = _attempt(tried, traced.given, [tuple(x.shape) for x in whole])
+        return outputs if isinstance(outputs, str) else 0.0
+
+    sizes = sizes_by_module(traced, found, gone)
+    return _Tried(smaller, None, sizes, adapt(smaller, sizes, off, 0.0, 0.0))
+
+
+def _other_size(nodes: Sequence[Node], traced: Traced, found: Survey, gone: NDArray[np.bool_]) -> str | None:
+    """The first value that is not of the size that is left of it."""
+    left: dict[int, int] = {}
+    for node, was in zip(nodes, traced, strict=True):
+        labels = found.labels.get(was.name, ())
+        for own in labels:
+            if id(own) not in left:
+                left[id(own)] = len(own) - int(np.count_nonzero(gone[own]))
+        due = tuple(left[id(own)] for own in labels)
+        if labels and node.shape is not None and node.shape != due:
+            what = was.tensor or f"{was.label} in {was.module or 'forward()'}"
+            return f"{what} is {node.shape}, not {due}"
+    return None
 
 
 _Case = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]

@@ -1,0 +1,79 @@
+"""A network and its inputs on the meta device, where tensors have shapes and no values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from tinypress.graph.traced import Kind
+from tinypress.layers import copy_model
+
+META = torch.device("meta")
+
+
+class Refused(Exception):
+    """The network cannot be recorded."""
+
+
+def without_values(model: nn.Module) -> nn.Module | None:
+    """A copy of ``model`` in eval mode on the meta device, for ``once``; None where a tensor has no place there."""
+    try:
+        return emptied(model, ())[0]
+    except Refused:
+        return None
+
+
+def emptied(
+    model: nn.Module, inputs: tuple[Tensor, ...]
+) -> tuple[nn.Module, torch.device, tuple[tuple[Kind, str, Tensor], ...]]:
+    """A copy of ``model`` in eval mode without values, the device where its values and ``inputs`` are, and its tensors
+    by kind and name.
+
+    Raises:
+        Refused: a tensor has no place on the meta device, or they are on several devices.
+    """
+    empty: dict[Tensor, Tensor] = {}
+    tensors: list[tuple[Kind, str, Tensor]] = []
+    devices = {x.device for x in inputs}
+    named: tuple[tuple[Kind, Iterator[tuple[str, Tensor]]], ...] = (
+        ("parameter", model.named_parameters()), ("buffer", model.named_buffers())
+    )  # fmt: skip
+    for kind, each in named:
+        for name, tensor in each:
+            if type(tensor) not in (Tensor, nn.Parameter) or tensor.layout != torch.strided:
+                raise Refused
+            devices.add(tensor.device)
+            made = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=META)
+            empty[tensor] = (
+                nn.Parameter(made, requires_grad=False) if isinstance(tensor, nn.Parameter) else made
+            )
+            tensors.append((kind, name, empty[tensor]))
+    if len(devices) != 1:
+        raise Refused
+    network = copy_model(model, instead=empty).eval()
+    return network, devices.pop(), tuple(tensors)
+
+
+def stand_in(x: Tensor, batch: int) -> Tensor:
+    """``x`` without values, of ``batch`` samples."""
+    return torch.empty((batch, *x.shape[1:]) if x.dim() else (), dtype=x.dtype, device=META)
+
+
+@contextmanager
+def as_exporting() -> Iterator[None]:
+    """Networks that ask whether they are being compiled take the branches that they take under ``torch.export``."""
+    fast, flags = torch.backends.mha.get_fastpath_enabled(), ("_is_compiling_flag", "_is_exporting_flag")
+    before = [getattr(torch.compiler, flag) for flag in flags]
+    try:
+        # one operation for a whole layer says nothing of what is in it
+        torch.backends.mha.set_fastpath_enabled(False)
+        for flag in flags:
+            setattr(torch.compiler, flag, True)
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        for flag, value in zip(flags, before, strict=True):
+            setattr(torch.compiler, flag, value)
