@@ -108,7 +108,12 @@ def test_a_measured_cost_ends_below_within_a_step() -> None:
         asked.append(parameters(network, EXAMPLE) / 1000)
         return asked[-1]
 
-    done = prune_structured(model, EXAMPLE, budget=Budget(latency_ms=20.0, measure=measure))
+    told: list[tuple[str, int, int]] = []
+    budget = Budget(latency_ms=20.0, measure=measure)
+    done = prune_structured(model, EXAMPLE, budget=budget, progress=lambda *each: told.append(each))
+    numbers = [done for what, done, _ in told if what == "measuring smaller networks"]
+    assert numbers == list(range(1, len(asked) + 1))
+    assert told[-1] == ("cutting", 1, 1)
     assert 18.0 <= parameters(done.model, EXAMPLE) / 1000 <= 20.0
     assert len(asked) <= 14  # each one is an export and a measurement
 

@@ -206,6 +206,24 @@ def test_greedy_measures_again_after_each_layer_as_brute_force_does():
     assert [change.layer for change in done.changes] == [f"layers.{place}" for place in gone]
 
 
+def test_progress_counts_every_layer_that_is_measured_and_ends_at_the_last():
+    model, inputs = deep("ViT")
+    told: list[tuple[str, int, int]] = []
+    remove_layers(model, inputs, count=3, progress=lambda *each: told.append(each))
+    assert told == [("measuring layers", n, 6 + 5 + 4) for n in range(1, 16)]
+
+
+def test_a_network_that_loses_all_that_could_leave_is_told():
+    model, inputs = deep("ViT")
+    some = remove_layers(model, inputs, count=5)
+    assert not any(note.code == "TP313" for note in some.notes)
+    with pytest.raises(ModelError, match="only 6 layers"):
+        remove_layers(model, inputs, count=7)
+    every = remove_layers(model, inputs, count=6)
+    assert [note.severity for note in every.notes if note.code == "TP313"] == ["warning"]
+    assert len(every.model.layers) == 0
+
+
 def test_kl_is_that_of_the_first_output():
     model, inputs = deep("BERT")
     done = remove_layers(model, inputs, count=1, distance="kl")

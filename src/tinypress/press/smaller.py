@@ -19,7 +19,7 @@ from tinypress.prune import keep_zeros
 from tinypress.search import search_architecture
 from tinypress.shrink import Budget, factorize_model, prune_structured, remove_layers
 from tinypress.task import Split, Task
-from tinypress.train.loop import Progress, fit, supervised
+from tinypress.train.loop import Progress, fit, silent, supervised
 from tinypress.train.recovery import task_schedule
 
 _SAMPLES, _BATCH = 256, 64  # that an importance is worked out on
@@ -66,6 +66,7 @@ def structured(step: Structured, before: Compressed, task: Task, seed: int, prog
         steps=step.rounds,
         recover=recover if step.rounds > 1 else None,
         seed=seed,
+        progress=progress,
     )
     changes = (*after.changes, *([Change("", "training steps", 0, sum(trained))] if trained else []))
     return replace(after, changes=changes, pruned=before.pruned)
@@ -125,7 +126,9 @@ def factorized(step: Factorize, before: Compressed, task: Task) -> Compressed:
     )
 
 
-def shallower(step: Layers, before: Compressed, task: Task, seed: int) -> Compressed:
+def shallower(
+    step: Layers, before: Compressed, task: Task, seed: int, progress: Progress = silent
+) -> Compressed:
     """``before`` without the layers that ``step`` removes; their effect is that on the outputs for some samples.
 
     A layer of a list that became shorter has another name, and its pruned zeros are known by that.
@@ -138,6 +141,7 @@ def shallower(step: Layers, before: Compressed, task: Task, seed: int) -> Compre
         by=step.by,
         calibration=_samples(task, seed).inputs,
         keep=step.keep,
+        progress=progress,
     )
     pruned = {stock_name(before.model, name) for name in before.pruned}
     named = [name for name, _ in after.model.named_parameters(remove_duplicate=False)]

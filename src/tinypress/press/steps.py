@@ -137,7 +137,7 @@ def apply_step(step: Step, before: Compressed, bench: Bench, *, from_scratch: bo
         case Factorize():
             after = _join(before, factorized(step, before, bench.task), pruned=before.pruned)
         case Layers():
-            after = shallower(step, before, bench.task, bench.seed)
+            after = shallower(step, before, bench.task, bench.seed, bench.progress)
             after = _join(before, after, pruned=after.pruned)
         case Student():
             after = _student(step, bench)

@@ -17,6 +17,7 @@ from tinypress.shrink.groups import Units
 from tinypress.shrink.importance import check_method
 from tinypress.shrink.keep import check_paths
 from tinypress.shrink.saliency import SALIENCIES, Loss, Saliency
+from tinypress.train.progress import Progress
 
 Recover = Callable[[nn.Module, int], nn.Module]
 """Trains the network after a step, given its number from 1, and returns it."""
@@ -44,6 +45,7 @@ class Asked:
     recover: Recover | None
     compare: bool
     seed: int
+    progress: Progress
 
 
 def check_model(call: str, model: object, keep: object) -> None:

@@ -23,6 +23,7 @@ from tinypress.shrink.effect import Distance, Effect, change_of, loss_of
 from tinypress.shrink.keep import held_by
 from tinypress.shrink.leave import Leaver, failure_without, holder_of, leavers, paths_of, taken_out
 from tinypress.shrink.residual import Residual, residual_layers
+from tinypress.train.progress import Progress, silent
 
 By = Literal["effect", "alternate"]
 
@@ -50,6 +51,7 @@ def remove_layers(
     calibration: tuple[Tensor, ...] | None = None,
     distance: Distance = "l2",
     keep: Sequence[str] = (),
+    progress: Progress = silent,
 ) -> Compressed:
     """Remove residual blocks and transformer layers whole: those of the form x + f(x), found in any network.
 
@@ -72,6 +74,7 @@ def remove_layers(
         calibration: samples, one tensor [N, ...] per argument of ``forward``; else the example.
         distance: ``l2`` or, for a network whose first output is logits, ``kl``; see ``effect.Distance``.
         keep: paths of layers, or of modules with all that is in them, that stay.
+        progress: told after each layer that was measured.
 
     Raises:
         InputError: a setting out of range, or settings that do not go together.
@@ -96,7 +99,12 @@ def remove_layers(
             if measure is not None
             else change_of(call, whole, samples, distance, max(len(goal.example[0]), 1))
         )
-        gone, said = _by_effect(goal, whole, found, effect, "quality" if measure else distance)
+        gone, said = _by_effect(goal, whole, found, effect, "quality" if measure else distance, progress)
+    if len(gone) == len(found):
+        text = (
+            f"none of the {len(found)} layers that could leave is left: what stays is what stood around them"
+        )
+        said = [*said, Note("TP313", "warning", None, text)]
     changes = tuple(Change(path, "layers", 1, 0) for each in gone for path in each.paths)
     return Compressed(taken_out(whole, gone), changes, (*notes, *said))
 
@@ -179,15 +187,25 @@ def _due(goal: _Goal, found: Sequence[Leaver]) -> int:
 
 
 def _by_effect(
-    goal: _Goal, model: nn.Module, found: Sequence[Leaver], effect: Effect, unit: str
+    goal: _Goal,
+    model: nn.Module,
+    found: Sequence[Leaver],
+    effect: Effect,
+    unit: str,
+    progress: Progress,
 ) -> tuple[list[Leaver], list[Note]]:
     """Greedy: of the layers left the one that costs least, the earlier among equals."""
     due = _due(goal, found)
     gone: list[Leaver] = []
     notes: list[Note] = []
     left = list(found)
+    done, total = 0, sum(range(len(found) - due + 1, len(found) + 1))  # where none of the best has to stay
     while len(gone) < due and left:
-        costs = [effect(taken_out(model, [*gone, each])) for each in left]
+        costs = []
+        for each in left:
+            costs.append(effect(taken_out(model, [*gone, each])))
+            done += 1
+            progress("measuring layers", done, max(done, total))
         best, cost = left.pop(min(range(len(costs)), key=costs.__getitem__)), min(costs)
         told = (
             f"the quality is {-cost:.6g}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -43,6 +44,7 @@ from tinypress.shrink.saliency import (
     score_units,
 )
 from tinypress.shrink.surgery import operate
+from tinypress.train.progress import Progress, silent
 
 
 def prune_structured(
@@ -65,6 +67,7 @@ def prune_structured(
     recover: Recover | None = None,
     compare: bool = True,
     seed: int = 0,
+    progress: Progress = silent,
 ) -> Compressed:
     """Remove neurons, channels and heads with all that hangs on them, of any network that torch can export.
 
@@ -95,6 +98,7 @@ def prune_structured(
         compare: run the result and the masked whole network on the example, and compare them. Without it the result is
             run without values: the same operations on the sizes that are due. For networks that take long to run.
         seed: of ``random``.
+        progress: told after each step, and of each smaller network that is measured.
 
     Raises:
         InputError: a setting out of range, neither or both of ratio and budget, or no data for the importance.
@@ -124,6 +128,7 @@ def prune_structured(
         recover=recover,
         compare=bool(compare),
         seed=whole_number(call, "seed", seed, 0),
+        progress=progress,
     )
     current, changes = model, list[Change]()
     notes: dict[Note, None] = {}
@@ -140,6 +145,7 @@ def prune_structured(
         changes = _joined(changes, done.changes)
         notes.update(dict.fromkeys(done.notes))
         current = done.model if recover is None else _recovered(asked, done.model, step)
+        progress("cutting", step, asked.steps)
     return Compressed(current, tuple(changes), tuple(notes))
 
 
@@ -320,10 +326,15 @@ def _chosen(
     cost, most = asked.limit
     if asked.measure is not None:
         measure = asked.measure
+        count = itertools.count(1)
+        tries = 2 + sum(map(len, blocks)).bit_length()  # as it is, with all gone, and by halves
 
         def of(cuts: Cuts) -> float:
             tried = cut_out(model, [Cut(found.groups[n], gone) for n, gone in cuts.items()])
-            return measured(asked.call, measure, tried)
+            cost = measured(asked.call, measure, tried)
+            number = next(count)
+            asked.progress("measuring smaller networks", number, max(number, tries))
+            return cost
     else:
         counted = costing(traced, found, model, cost)  # type: ignore[arg-type]
 
