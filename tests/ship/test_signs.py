@@ -157,3 +157,44 @@ def test_a_table_that_is_looked_up_keeps_unsigned_bytes(monkeypatch: pytest.Monk
     kinds = {tensor.name: tensor.data_type for tensor in signed.graph.initializer}
     assert kinds["head.weight"] == onnx.TensorProto.UINT8
     assert kinds["mix.weight"] == onnx.TensorProto.INT8
+
+
+class Sequences(nn.Module):
+    """A convolution, an LSTM in both directions, and a product: all round their inputs at run time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(2, 6, 3, padding=1)
+        self.lstm = nn.LSTM(6, 5, batch_first=True, bidirectional=True)
+        self.head = nn.Linear(10, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, _ = self.lstm(torch.relu(self.conv(x)).transpose(1, 2))
+        logits: Tensor = self.head(y[:, -1])
+        return logits
+
+
+def test_layers_that_round_at_run_time_have_both_forms_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(64, 2, 8)
+    compressed = quantize_model(Sequences().eval(), Split((x,), torch.zeros(64)), (x[:2],), dynamic=True)
+    on(WITH, monkeypatch)
+    signed = to_onnx(compressed, (x[:2],))
+    unsigned = to_onnx(compressed, (x[:2],), signed_weights=False)
+    assert (exact_on(signed), exact_on(unsigned)) == (DOT_PRODUCTS, UNSIGNED_EXACT_ON)
+    kinds = {node.op_type for node in signed.graph.node}
+    assert kinds >= {"ConvInteger", "MatMulInteger", "DynamicQuantizeLSTM"}
+    stored = {
+        each.name: each.data_type for each in signed.graph.initializer if each.name in compressed.plan.weights
+    }
+    assert set(stored.values()) == {onnx.TensorProto.INT8}
+    plans = [plan_of_file(each)[1] for each in (signed, unsigned)]
+    assert plans[0].weights.keys() == plans[1].weights.keys()
+    for name, weight in plans[0].weights.items():
+        assert torch.equal(weight.packed, plans[1].weights[name].packed)
+        assert torch.equal(weight.scale, plans[1].weights[name].scale)
+    assert np.array_equal(exact_answer(signed, x), exact_answer(unsigned, x))
+    on(WITHOUT, monkeypatch)
+    assert not holds_signed(to_onnx(compressed, (x[:2],)))
+    with pytest.raises(ShipError, match="signed weights need"):
+        to_onnx(compressed, (x[:2],), signed_weights=True)

@@ -5,8 +5,8 @@
     LSTM            com.microsoft DynamicQuantizeLSTM
     GRU, RNN        DequantizeLinear, Reshape                          no integer kernel: unpacked to float
 
-A bias is added in float behind the product. Weights are stored as the plan's integers plus 128, as those of products
-between integers are, for the same reason.
+A bias is added in float behind the product. Weights of products are stored signed or as the plan's integers plus 128;
+``signs.py`` says which.
 
 Axes: D directions, G gates times hidden units, I inputs, O outputs.
 """
@@ -31,8 +31,11 @@ def at_run_time(plan: QuantPlan) -> frozenset[str]:
     return plan.dynamic | {name for name in plan.weights if _is_recurrent(name)}
 
 
-def with_dynamic(proto: onnx.ModelProto, plan: QuantPlan) -> onnx.ModelProto:
-    """``proto``, a float graph, changed in place: the weights that ``at_run_time`` names are integers."""
+def with_dynamic(proto: onnx.ModelProto, plan: QuantPlan, signed: bool = False) -> onnx.ModelProto:
+    """``proto``, a float graph, changed in place: the weights that ``at_run_time`` names are integers.
+
+    With ``signed`` those of products in integers are signed bytes.
+    """
     graph = proto.graph
     constants = {tensor.name: tensor for tensor in graph.initializer}
     products = {kernel.nodes[0]: kernel.weight for kernel in dynamic_nodes(graph, plan.dynamic)}
@@ -44,9 +47,9 @@ def with_dynamic(proto: onnx.ModelProto, plan: QuantPlan) -> onnx.ModelProto:
         weight = products.get(place)
         made = [node]
         if node.op_type in NODES and node.input[1] in plan.weights:
-            made = _recurrent(node, plan, added)
+            made = _recurrent(node, plan, added, signed)
         elif weight is not None:
-            made = _product(node, weight, plan.weights[weight], added)
+            made = _product(node, weight, plan.weights[weight], added, signed)
         for each in made:
             nodes.setdefault(next(name for name in each.output if name), each)
     graph.ClearField("node")
@@ -70,21 +73,32 @@ def _put(added: dict[str, TensorProto], name: str, array: NDArray[np.generic]) -
     return name
 
 
+def _bytes(
+    integers: NDArray[np.signedinteger], signed: bool
+) -> tuple[NDArray[np.generic], NDArray[np.generic]]:
+    """The integers as a file stores them, and its zero."""
+    if signed:
+        return integers.astype(np.int8), np.array(0, np.int8)
+    return (integers.astype(np.int16) + 128).astype(np.uint8), np.array(128, np.uint8)
+
+
 def _product(
     node: onnx.NodeProto,
     name: str,
     weight: QuantizedWeight,
     added: dict[str, TensorProto],
+    signed: bool,
 ) -> list[onnx.NodeProto]:
     x, out = node.input[0], node.output[0]
     integers = unpack(weight.packed, 8, int(np.prod(weight.shape)), signed=True).reshape(weight.shape).numpy()
     conv = node.op_type == "Conv"
     scale = weight.scale.numpy().astype(np.float32)
     along = (1, -1, *[1] * (integers.ndim - 2)) if conv else (-1,)
+    values, zero = _bytes(integers if conv else integers.T, signed)
     stored = [
-        _put(added, name, ((integers if conv else integers.T).astype(np.int16) + 128).astype(np.uint8)),
+        _put(added, name, values),
         _put(added, f"{name}:s", scale.reshape(()) if weight.axis is None else scale.reshape(along)),
-        _put(added, "z:128", np.array(128, np.uint8)),
+        _put(added, f"z:{zero}", zero),
     ]
     bias = node.input[2] if len(node.input) > 2 else ""
     attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute} if conv else {}
@@ -111,7 +125,9 @@ def _product(
     return made
 
 
-def _recurrent(node: onnx.NodeProto, plan: QuantPlan, added: dict[str, TensorProto]) -> list[onnx.NodeProto]:
+def _recurrent(
+    node: onnx.NodeProto, plan: QuantPlan, added: dict[str, TensorProto], signed: bool
+) -> list[onnx.NodeProto]:
     matrices = list(node.input[1:3])
     if node.op_type != "LSTM" or not set(matrices) <= plan.dynamic:
         made = []
@@ -123,9 +139,10 @@ def _recurrent(node: onnx.NodeProto, plan: QuantPlan, added: dict[str, TensorPro
     inputs = [*node.input, *[""] * (8 - len(node.input))]
     for name in matrices:
         q_DGI, scale_DG = stacked(plan.weights, name, "LSTM")
-        _put(added, name, (q_DGI.swapaxes(1, 2) + 128).astype(np.uint8))
+        values, zero = _bytes(q_DGI.swapaxes(1, 2), signed)
+        _put(added, name, values)
         scale = _put(added, f"{name}:s", scale_DG)
-        inputs += [scale, _put(added, f"{name}:z", np.full(scale_DG.shape, 128, np.uint8))]
+        inputs += [scale, _put(added, f"{name}:z", np.full(scale_DG.shape, zero))]
     attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     attributes.pop("layout", None)  # 0, the only one that the operator knows
     return [

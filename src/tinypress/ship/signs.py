@@ -48,16 +48,21 @@ def choose_signed(call: str, wanted: bool | None, isa: Collection[str]) -> bool:
     return wanted
 
 
+# which inputs of an operator are the bytes of weights
+_BYTES = {
+    "DequantizeLinear": (0,),
+    "MatMulInteger": (1,),
+    "ConvInteger": (1,),
+    "DynamicQuantizeLSTM": (1, 2),
+}
+
+
 def holds_signed(written: onnx.ModelProto) -> bool:
     """Whether weights of products are stored as signed bytes in an integer file of ours."""
-    stored = {tensor.name: tensor for tensor in written.graph.initializer}
+    signed = {each.name for each in written.graph.initializer if each.data_type == TensorProto.INT8}
     return any(
-        len(node.input) > 2
-        and node.op_type == "DequantizeLinear"
-        and all(
-            name in stored and stored[name].data_type == TensorProto.INT8
-            for name in (node.input[0], node.input[2])
-        )
+        {node.input[place] for place in _BYTES.get(node.op_type, ()) if place < len(node.input)} & signed
+        and (node.op_type != "DequantizeLinear" or (len(node.input) > 2 and node.input[2] in signed))
         for node in written.graph.node
     )
 

@@ -48,7 +48,7 @@ def write_onnx(
         check: samples, one tensor [N, ...] per input, on which the file's integers are compared with the reference,
             layer by layer, before it is written; files of integer weights alone have none.
         free_length: in a file without calibrated activations, the second dimension of every input is free.
-        signed_weights: of a file with calibrated activations: signed bytes are for processors with 8-bit dot
+        signed_weights: of a file that computes in integers: signed bytes are for processors with 8-bit dot
             products (VNNI, AMX) and saturate without them, unsigned ones are exact everywhere. By default what this
             processor's kernels like.
 
@@ -95,7 +95,8 @@ def _written(
     call = f"to_onnx({type(compressed.model).__name__})"
     now = at_run_time(plan)
     if now:
-        signed = bool(plan.values) and choose_signed(call, signed_weights, machine(1).isa)
+        works = bool(plan.values or plan.dynamic)  # what is only stored in integers reads neither kernel
+        signed = works and choose_signed(call, signed_weights, machine(1).isa)
         return _with_dynamic(call, compressed, example_inputs, now, free_length, signed)
     if not plan.values:
         proto = to_float_onnx(compressed.model, example_inputs, opset=low_bits.OPSET, free_length=free_length)
@@ -135,7 +136,9 @@ def _with_dynamic(
     # without ranges a product between floats would read integers that the runtime rounds its input for, unasked
     integers = {name: weight for name, weight in eight_bits.items() if plan.values or name in tables}
     others = {name: weight for name, weight in rest.items() if name not in integers}
-    written = with_integers(with_dynamic(_copy(proto), plan), QuantPlan(integers, plan.values), signed)
+    written = with_integers(
+        with_dynamic(_copy(proto), plan, signed), QuantPlan(integers, plan.values), signed
+    )
     return low_bits.with_low_bits(call, written, QuantPlan(others)) if others else written, proto
 
 

@@ -30,6 +30,8 @@ def quantize_now(x: Reals) -> Given:
     """The integers of ``x`` with the scale and zero point that its own range gives."""
     low, high = (np.float32(end(x, initial=0.0)) for end in (np.min, np.max))
     scale = (high - low) / np.float32(255) if high > low else np.float32(1)
+    if scale == 0:  # a range below the smallest step that a float can hold: all of it is zero
+        return np.zeros(x.shape, np.uint8), QuantizedValue(0.0, 0)
     zero = int(np.clip(np.rint(-low / scale), 0, 255))
     q = np.clip(np.rint(x / scale) + np.float32(zero), 0, 255).astype(np.uint8)
     return q, QuantizedValue(float(scale), zero)
