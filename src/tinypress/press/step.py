@@ -225,7 +225,8 @@ class Quantize(Strict):
     With ``method = "blocks"`` each block of layers learns without labels to make what the float block makes, for
     ``block_steps`` steps on batches of ``block_batch`` samples; the rates are those of ``Reconstruction``.
     ``equalize`` shares out ranges among neighbouring layers first, ``smooth`` is the alpha with which SmoothQuant moves
-    outliers into weights; ``bias_correction`` puts back the means that rounding moved.
+    outliers into weights; ``bias_correction`` puts back the means that rounding moved. With ``power_of_two`` all scales
+    are powers of two.
     """
 
     technique: Literal["quantize"] = "quantize"
@@ -256,9 +257,12 @@ class Quantize(Strict):
     smooth: float | None = Field(default=None, strict=True, ge=0, le=1)
     bias_correction: bool = Field(default=False, strict=True)
     other_ranges: Annotated[tuple[tuple[str, Ranges], ...], BeforeValidator(_pairs)] = ()
+    power_of_two: bool = Field(default=False, strict=True)
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
+        if self.power_of_two and (self.batch_norm or self.method == "blocks"):
+            raise ValueError('power_of_two fixes scales, which batch_norm and method = "blocks" change')
         if (
             given := _changed(self, "budget_bytes", "budget_ms", "group_size", "method", "embeddings")
         ) and not self.weights_only:

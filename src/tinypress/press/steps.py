@@ -301,6 +301,7 @@ def _quantize(step: Quantize, before: Compressed, bench: Bench) -> Compressed:
             batch_norm=calibration if step.batch_norm else None,
             equalize=step.equalize,
             bias_correction=step.bias_correction,
+            power_of_two=step.power_of_two,
             reference=task.train,
             reconstruction=_reconstruction(step, bench.seed) if step.method == "blocks" else None,
             processes=bench.processes,
@@ -323,6 +324,7 @@ def _quantize(step: Quantize, before: Compressed, bench: Bench) -> Compressed:
         smooth=step.smooth,
         bias_correction=step.bias_correction,
         batch_norm=calibration if step.batch_norm else None,
+        power_of_two=step.power_of_two,
         quantize=bench.engine.quantize,
         progress=bench.progress,
     )

@@ -5,8 +5,10 @@ All decisions are in the plan.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 import torch
@@ -66,6 +68,7 @@ def quantize_model(
     smooth: float | None = None,
     bias_correction: bool = False,
     batch_norm: Split | None = None,
+    power_of_two: bool = False,
     quantize: Quantize = quantize_layer_weights,
     progress: Progress = silent,
 ) -> Compressed:
@@ -91,6 +94,8 @@ def quantize_model(
         bias_correction: give every channel the mean back that rounding its weights moved.
         batch_norm: samples on which every channel gets its spread back as well, as from a batch norm whose moments were
             estimated again behind the quantized weights (``moments.py``).
+        power_of_two: scales are powers of two, for targets that shift; costs up to a bit of resolution. Those of values
+            behind a ReLU6 stay as they are, with a note; what rounds at run time has them for its weights alone.
         progress: is told which layer is quantized, and when ranges are observed.
 
     Raises:
@@ -106,6 +111,8 @@ def quantize_model(
     check_ranges(call, (ranges, *others.values()), percentile)
     if others and calibration is None:
         raise InputError(call, "other_ranges are for activations", "Give calibration samples")
+    if power_of_two:
+        quantize = _by_powers_of_two(call, quantize, batch_norm)
     kept = _first_names(call, before.model, "keep", keep)
     check_bits(call, bits, scheme, None)
     if isinstance(bits, Mapping):
@@ -195,12 +202,41 @@ def quantize_model(
     }
     progress("observing ranges", len(modules), len(modules))
     values = (
-        calibrate(to_float_onnx(folded, example_inputs), integers, calibration, ranges, others, percentile)
+        calibrate(
+            to_float_onnx(folded, example_inputs),
+            integers,
+            calibration,
+            ranges,
+            others,
+            percentile,
+            power_of_two,
+        )
         if integers and calibration is not None and not every
         else {}
     )
+    if power_of_two:
+        notes += [
+            Note(
+                "TP229",
+                "warning",
+                None,
+                f"the scale of {name} is no power of two: a Clip holds it below 255 steps",
+            )
+            for name, value in values.items()
+            if math.frexp(value.scale)[0] != 0.5
+        ]
     plan = QuantPlan(weights, values, rounding(folded, weights, now))
     return Compressed(folded, (*before.changes, *changes), (*before.notes, *notes), before.pruned, plan)
+
+
+def _by_powers_of_two(call: str, quantize: Quantize, batch_norm: Split | None) -> Quantize:
+    if quantize is not quantize_layer_weights:
+        raise InputError(call, "power_of_two is not for an engine's own quantize", "Leave one of them out")
+    if batch_norm is not None:
+        raise InputError(
+            call, "batch_norm changes the scales, and power_of_two fixes them", "Leave one of them out"
+        )
+    return partial(quantize_layer_weights, power_of_two=True)
 
 
 def _put(call: str, name: str, layer: _Layer, packed: QuantizedWeight) -> None:

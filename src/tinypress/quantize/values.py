@@ -14,11 +14,13 @@ from dataclasses import replace
 import numpy as np
 import onnx
 import onnx.shape_inference
+import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from tinypress.errors import InputError
 from tinypress.facts import QuantizedValue
+from tinypress.quantize.affine import next_power_of_two
 from tinypress.quantize.clipping import SHARE
 from tinypress.quantize.fused import fused_nodes, needed_nodes, origins
 from tinypress.quantize.ranges import Ranges, check_ranges, quantized_values
@@ -86,6 +88,7 @@ def calibrate(
     ranges: Ranges = "minmax",
     other_ranges: Mapping[str, Ranges] | None = None,
     percentile: float = SHARE,
+    powers_of_two: bool = False,
 ) -> Mapping[str, QuantizedValue]:
     """Run ``samples`` through the float graph and turn each value's range into scale and zero point.
 
@@ -96,6 +99,8 @@ def calibrate(
         ranges: how the range of a value is chosen; ``ranges.py`` lists the ways.
         other_ranges: another way for single values: by the name of the layer that makes it, or of the value itself.
         percentile: the share of the numbers that ``percentile`` keeps inside at each end.
+        powers_of_two: scales are rounded up to powers of two, but for values that a Clip holds below their new end:
+            it would then be left to do, in float.
 
     Raises:
         InputError: a name in ``other_ranges`` is of no value that is quantized, or a setting is out of range.
@@ -122,10 +127,12 @@ def calibrate(
         if all(value.name != name for value in (*observed.graph.input, *observed.graph.output)):
             observed.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
     bounds = {kernel.output: kernel.high for kernel in fused_nodes(proto.graph, weights)}
-    values = {
-        name: _within(value, bounds.get(name, np.inf))
-        for name, value in quantized_values(_batches(observed, names, samples), methods, percentile).items()
-    }
+    values = quantized_values(_batches(observed, names, samples), methods, percentile)
+    for name, own in values.items():
+        bound = bounds.get(name, np.inf)
+        coarser = _power_of_two(own)
+        fits = powers_of_two and (coarser.zero_point != 0 or coarser.scale * 255 <= bound)
+        values[name] = coarser if fits else _within(own, bound)
     for passed, source in origins(proto.graph).items():
         if source in values and passed not in {value.name for value in proto.graph.output}:
             values[passed] = values[source]
@@ -138,6 +145,12 @@ def _within(value: QuantizedValue, bound: float) -> QuantizedValue:
     if value.zero_point != 0 or scale * np.float32(255) <= bound:
         return value
     return replace(value, scale=float(np.nextafter(scale, np.float32(0))))
+
+
+def _power_of_two(value: QuantizedValue) -> QuantizedValue:
+    """``value`` on the next coarser scale that is a power of two; its zero point moves with it."""
+    scale = float(next_power_of_two(torch.tensor(value.scale, dtype=torch.float32)))
+    return replace(value, scale=scale, zero_point=int(np.rint(value.zero_point * (value.scale / scale))))
 
 
 def _batches(
