@@ -1137,4 +1137,33 @@ PLANTED: tuple[Planted, ...] = (
         "return True",
         "shrink/test_config.py",
     ),
+    # a search, cuts that are not compared, shifts, signs
+    Planted(
+        "a search trains pruned zeros away",
+        "search/architecture.py",
+        "after_step=lambda made: keep_zeros(made, self.pruned_of(made)),",
+        "",
+        "press/test_search_step.py::test_pruned_zeros_stay_zero_through_all_trainings_of_a_search",
+    ),
+    Planted(
+        "what runs without values is not looked at for its sizes",
+        "shrink/surgery.py",
+        "return _other_size(nodes, traced, found, gone) or 0.0",
+        "return 0.0",
+        "shrink/test_not_compared.py::test_a_size_that_is_not_the_one_due_is_noticed",
+    ),
+    Planted(
+        "a zero point stays where it was on a coarser scale",
+        "quantize/values.py",
+        "zero_point=int(np.rint(value.zero_point * (value.scale / scale)))",
+        "zero_point=value.zero_point",
+        "quantize/test_power_of_two.py::test_a_scale_at_most_doubles_and_an_end_moves_by_at_most_half_a_step",
+    ),
+    Planted(
+        "signed weights that round at run time have a zero of their own",
+        "ship/dynamic.py",
+        "return integers.astype(np.int8), np.array(0, np.int8)",
+        "return integers.astype(np.int8), np.array(1, np.int8)",
+        "ship/test_signs.py::test_layers_that_round_at_run_time_have_both_forms_too",
+    ),
 )
