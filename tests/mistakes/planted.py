@@ -1153,13 +1153,6 @@ PLANTED: tuple[Planted, ...] = (
         "shrink/test_not_compared.py::test_a_size_that_is_not_the_one_due_is_noticed",
     ),
     Planted(
-        "a zero point stays where it was on a coarser scale",
-        "quantize/values.py",
-        "zero_point=int(np.rint(value.zero_point * (value.scale / scale)))",
-        "zero_point=value.zero_point",
-        "quantize/test_power_of_two.py::test_a_scale_at_most_doubles_and_an_end_moves_by_at_most_half_a_step",
-    ),
-    Planted(
         "signed weights that round at run time have a zero of their own",
         "ship/dynamic.py",
         "return integers.astype(np.int8), np.array(0, np.int8)",

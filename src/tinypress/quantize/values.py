@@ -148,9 +148,8 @@ def _within(value: QuantizedValue, bound: float) -> QuantizedValue:
 
 
 def _power_of_two(value: QuantizedValue) -> QuantizedValue:
-    """``value`` on the next coarser scale that is a power of two; its zero point moves with it."""
-    scale = float(next_power_of_two(torch.tensor(value.scale, dtype=torch.float32)))
-    return replace(value, scale=scale, zero_point=int(np.rint(value.zero_point * (value.scale / scale))))
+    """``value`` on the next coarser scale that is a power of two: with the same zero point nothing clips."""
+    return replace(value, scale=float(next_power_of_two(torch.tensor(value.scale, dtype=torch.float32))))
 
 
 def _batches(
