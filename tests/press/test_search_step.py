@@ -99,6 +99,11 @@ def test_milliseconds_are_predicted_from_layers_that_are_timed_once(tmp_path, mo
         with pytest.raises(ModelError, match="latency_ms cannot fall to 1e-06"):
             carry_out(RunFolder(tmp_path), Recipe(name="fast", steps=(step,)), bench())
     assert len(calls) == 1
+    (kept,) = tmp_path.rglob("latency.json")
+    kept.write_text("{}")  # damaged: measured again
+    with pytest.raises(ModelError, match="latency_ms cannot fall to 1e-06"):
+        carry_out(RunFolder(tmp_path), Recipe(name="fast", steps=(step,)), bench())
+    assert len(calls) == 2
 
 
 @pytest.mark.parametrize(

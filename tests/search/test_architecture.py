@@ -10,7 +10,7 @@ from torch import nn
 from search.small import Net, task
 from tinypress.archive import read_archive, write_archive
 from tinypress.errors import InputError, ModelError, TaskError
-from tinypress.facts import Change
+from tinypress.facts import Change, Compressed
 from tinypress.graph import trace
 from tinypress.measure.compute import count_macs
 from tinypress.measure.latency_table import LatencyTable
@@ -229,6 +229,10 @@ def test_a_damaged_or_foreign_round_is_done_again(tmp_path, junk):
     assert json.loads((kept / "round-1.json").read_bytes())["rounds"] == 1
     (kept / "round-1.safetensors").write_bytes(junk)
     assert search_architecture(task(), Budget(macs=0.6), **settings).trace == done.trace
+    whole = (kept / "round-1.safetensors").read_bytes()
+    write_archive(kept / "round-1.safetensors", Compressed(task().model))  # opens, and is another network
+    assert search_architecture(task(), Budget(macs=0.6), **settings).trace == done.trace
+    assert (kept / "round-1.safetensors").read_bytes() == whole
 
 
 def test_other_data_or_another_seed_is_another_search(tmp_path):

@@ -216,3 +216,33 @@ def test_settings_of_another_kind_are_refused(wrong: dict[str, object]) -> None:
 def test_a_loss_that_cannot_be_used_is_refused(loss: object, said: str) -> None:
     with pytest.raises(ModelError, match=said):
         prune_structured(Wide(), EXAMPLE, ratio=0.5, importance="taylor", losses=[loss])
+
+
+def test_measure_never_gets_the_network_itself() -> None:
+    model = Wide().train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+
+    def measure(network: nn.Module) -> float:
+        cost = parameters(network.eval(), EXAMPLE) / 1000
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.fill_(7.0)
+        return cost
+
+    prune_structured(model, EXAMPLE, budget=Budget(latency_ms=20.0, measure=measure), steps=2)
+    assert model.training
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in before.items())
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"progress": None}, "progress is a NoneType"),
+        ({"compare": "no"}, "compare is 'no'"),
+        ({"budget": Budget(latency_ms=1.0, measure=lambda network: 10**400)}, "measure returned"),
+    ],
+)
+def test_what_tells_and_measures_is_checked(settings, says) -> None:
+    goal = {} if "budget" in settings else {"ratio": 0.5}
+    with pytest.raises(InputError, match=says):
+        prune_structured(Wide(), EXAMPLE, **goal, **settings)

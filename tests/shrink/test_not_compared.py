@@ -92,6 +92,70 @@ def test_a_size_that_is_not_the_one_due_is_noticed(monkeypatch):
     assert any("weight is (" in each.text and ", not (" in each.text for each in after.notes)
 
 
+class Wide(nn.Module):
+    """Two layers, and something that depends on how wide the first is."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__()
+        self.up, self.down, self.what = nn.Linear(6, 16), nn.Linear(16, 3), what
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.up(x)
+        width = x.shape[1]
+        if self.what == "branch":
+            x = torch.relu(x) if width >= 16 else torch.sigmoid(x)
+        elif self.what == "slice":
+            return self.down(torch.relu(x)) + x[:, :8].sum(1, keepdim=True)
+        elif self.what == "number":
+            x = torch.relu(x) / width
+        elif self.what == "setting":
+            x = nn.functional.leaky_relu(x, 0.1 if width == 16 else 0.9)
+        return self.down(x)
+
+
+@pytest.mark.parametrize("what", ["branch", "slice", "number", "setting"])
+@pytest.mark.parametrize("compare", [True, False])
+def test_what_does_something_else_once_it_is_thinner_is_given_back(what, compare):
+    torch.manual_seed(0)
+    after = prune_structured(Wide(what).eval(), (torch.randn(4, 6),), ratio=0.5, compare=compare)
+    assert after.model.up.out_features == 16
+    assert [each.code for each in after.notes if each.code == "TP302"] == ["TP302"]
+
+
+class Heads(nn.Module):
+    """Attention that keeps its number of heads to itself; called with two tensors of different first sizes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v, self.o = (nn.Linear(a, b) for a, b in [(8, 16)] * 3 + [(16, 8)])
+        self.h = 4
+
+    def forward(self, x: Tensor, more: Tensor) -> Tensor:
+        x = x + more
+        batch, length, _ = x.shape
+        parts = [f(x).view(batch, length, self.h, -1).transpose(1, 2) for f in (self.q, self.k, self.v)]
+        y = nn.functional.scaled_dot_product_attention(*parts)
+        return self.o(y.transpose(1, 2).reshape(batch, length, -1))
+
+
+def test_where_nothing_can_be_recorded_values_are_compared_after_all():
+    torch.manual_seed(0)
+    inputs = torch.randn(2, 5, 8), torch.randn(5, 8)
+    compared, quick = (
+        prune_structured(Heads().eval(), inputs, ratio=0.5, compare=compare) for compare in (True, False)
+    )
+    assert (compared.model.h, quick.model.h) == (2, 2)
+    assert not any(each.code == "TP308" for each in quick.notes)
+
+
+def test_values_that_no_network_can_return_right_are_refused_without_a_comparison_too():
+    model = Literal()
+    with torch.no_grad():
+        model.down.bias[0] = float("nan")
+    with pytest.raises(ModelError, match="NaN"):
+        prune_structured(model, (torch.randn(2, 6),), ratio=0.5, compare=False)
+
+
 def test_a_network_that_fails_on_its_example_is_refused():
     with pytest.raises(ModelError, match="does not run"):
         prune_structured(Literal(), (torch.randn(2, 5),), ratio=0.5, compare=False)

@@ -60,7 +60,7 @@ def record(model: nn.Module, example_inputs: object) -> Recording | None:
         return None
     example = inputs if batch > 1 else tuple(torch.cat([x, x]) if x.dim() else x for x in inputs)
     names = tuple(node.name for node in nodes if node.kind == "input")
-    return Recording(Traced(nodes, names, one.outputs, example, inputs), one.writes)
+    return Recording(Traced(nodes, names, one.outputs, example, inputs, True), one.writes)
 
 
 def once(network: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[tuple[object, ...], ...] | None:

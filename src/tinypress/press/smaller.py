@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from tinypress.errors import ArtifactError
 from tinypress.facts import Change, Compressed, Note
 from tinypress.layers import stock_name
 from tinypress.measure.latency_table import LatencyTable, read_latency_table, write_latency_table
@@ -106,8 +108,9 @@ def searched(
 def _timed(model: nn.Module, task: Task, folder: Path | None, progress: Progress) -> LatencyTable:
     """What the layers of ``model`` take here, measured once for a folder: a search that goes on goes by the same."""
     path = None if folder is None else folder / "latency.json"
-    if path is not None and path.exists():
-        return read_latency_table(path)
+    if path is not None:
+        with contextlib.suppress(ArtifactError):  # not there yet, or damaged
+            return read_latency_table(path)
     table = measure_layers(task.name, model, task.example_inputs, watch=progress)
     if path is not None:
         write_latency_table(path, table)

@@ -13,7 +13,7 @@ from torch import nn
 from tinypress.archive import read_archive, write_archive
 from tinypress.errors import ArtifactError
 from tinypress.facts import Change, Compressed
-from tinypress.files import write_bytes
+from tinypress.files import sha256, write_bytes
 from tinypress.search.netadapt import State, Tried
 
 _MOST_BYTES = 16 * 2**20
@@ -41,6 +41,7 @@ class _Change(_Fact):
 class _Round(_Fact):
     format: Literal[1] = 1
     key: str
+    network: str  # sha256 of its file
     rounds: Annotated[int, Field(ge=1)]
     trace: Annotated[tuple[_Tried, ...], Field(strict=False)]
     changes: Annotated[tuple[_Change, ...], Field(strict=False)]
@@ -49,7 +50,7 @@ class _Round(_Fact):
 @dataclass(frozen=True)
 class Rounds:
     """``FOLDER/round-N.safetensors`` is the network after round N, ``round-N.json`` is written last and marks it as
-    finished. A round of another search (another ``key``) or a damaged one is done again."""
+    finished. A round of another search (another ``key``) or network than its file's, or a damaged one, is done again."""
 
     folder: Path
     key: str
@@ -63,7 +64,10 @@ class Rounds:
             chosen = any(each.chosen and each.round == rounds for each in known.trace)
             if known.key != self.key or known.rounds != rounds or not chosen:
                 return None
-            model = read_archive(self.folder / f"round-{rounds}.safetensors", self.stock).model
+            path = self.folder / f"round-{rounds}.safetensors"
+            if sha256(path.read_bytes()) != known.network:
+                return None
+            model = read_archive(path, self.stock).model
         except (OSError, ValidationError, ArtifactError):
             return None
         return State(
@@ -79,13 +83,15 @@ class Rounds:
         Raises:
             RunError: the folder cannot be written.
         """
+        path = self.folder / f"round-{state.rounds}.safetensors"
+        write_archive(path, Compressed(state.model))
         known = _Round(
             key=self.key,
+            network=sha256(path.read_bytes()),
             rounds=state.rounds,
             trace=tuple(_Tried(**vars(each)) for each in state.trace),
             changes=tuple(_Change(**vars(each)) for each in state.changes),
         )
-        write_archive(self.folder / f"round-{state.rounds}.safetensors", Compressed(state.model))
         write_bytes(
             self.folder / f"round-{state.rounds}.json", known.model_dump_json(indent=1).encode() + b"\n"
         )

@@ -113,6 +113,31 @@ def whole_number(call: str, name: str, value: object, least: int) -> int:
     return int(value)
 
 
+def yes_or_no(call: str, name: str, value: object) -> bool:
+    """``value`` as a bool.
+
+    Raises:
+        InputError: it is none.
+    """
+    if not isinstance(value, bool):
+        raise InputError(call, f"{name} is {value!r}", "Give True or False")
+    return value
+
+
+def check_progress(call: str, progress: object) -> None:
+    """Check that somebody can be told.
+
+    Raises:
+        InputError: it is no function.
+    """
+    if not callable(progress):
+        raise InputError(
+            call,
+            f"progress is a {type(progress).__name__}",
+            "Give a function of what is done, how many and of how many, or leave it out",
+        )
+
+
 def check_evidence(
     call: str, calibration: object, losses: object, recover: object
 ) -> tuple[tuple[Tensor, ...] | None, tuple[Loss, ...]]:

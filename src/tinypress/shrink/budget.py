@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
@@ -70,6 +70,6 @@ def measured(call: str, measure: Callable[[nn.Module], float], model: nn.Module)
         raise
     except Exception as error:
         raise InputError(call, f"measure failed ({type(error).__name__}: {error})", "Mend it") from error
-    if not is_number(value) or not 0 < value < math.inf:
+    if not is_number(value) or not 0 < value <= sys.float_info.max:
         raise InputError(call, f"measure returned {value!r}", "Return milliseconds as a number above 0")
     return float(value)

@@ -17,7 +17,7 @@ from tinypress.errors import InputError, ModelError
 from tinypress.facts import Change, Compressed, Note
 from tinypress.graph import check_example, trace
 from tinypress.layers import copy_model
-from tinypress.shrink.asked import check_evidence, check_model
+from tinypress.shrink.asked import check_evidence, check_model, check_progress
 from tinypress.shrink.branches import Branch, residual_branches
 from tinypress.shrink.effect import Distance, Effect, change_of, loss_of
 from tinypress.shrink.keep import held_by
@@ -86,6 +86,7 @@ def remove_layers(
     _check(call, count, ratio, least, by, measure, distance)
     check_model(call, model, keep)
     check_evidence(call, calibration, (), None)
+    check_progress(call, progress)
     whole = copy_model(model)
     check_example(call, whole, example_inputs)
     layers, found, notes = _found(call, whole, example_inputs, keep)

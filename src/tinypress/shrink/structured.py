@@ -16,6 +16,7 @@ from tinypress.errors import InputError, ModelError
 from tinypress.facts import Change, Compressed, Note
 from tinypress.graph import Traced, trace
 from tinypress.graph.trace import check_runs
+from tinypress.layers import copy_model
 from tinypress.shrink.asked import (
     Asked,
     Recover,
@@ -23,7 +24,9 @@ from tinypress.shrink.asked import (
     check_evidence,
     check_goal,
     check_model,
+    check_progress,
     whole_number,
+    yes_or_no,
 )
 from tinypress.shrink.budget import Budget, measured
 from tinypress.shrink.choose import Blocks, Cuts, blocks_of, by_budget, by_rank, by_share, cuts_of
@@ -96,7 +99,8 @@ def prune_structured(
         steps: reach the goal in so many steps of equal factors, with ``recover`` after each.
         recover: trains the network between the steps.
         compare: run the result and the masked whole network on the example, and compare them. Without it the result is
-            run without values: the same operations on the sizes that are due. For networks that take long to run.
+            run without values, and does the same operations on the sizes that are due; what only values show, such as
+            an example that the network fails on, is not noticed. For networks that take long to run.
         seed: of ``random``.
         progress: told after each step, and of each smaller network that is measured.
 
@@ -109,6 +113,7 @@ def prune_structured(
     fraction, limit = check_goal(call, ratio, budget)
     check_choices(call, importance, scope, per, units)
     samples, functions = check_evidence(call, calibration, losses, recover)
+    check_progress(call, progress)
     asked = Asked(
         call=call,
         ratio=fraction,
@@ -126,7 +131,7 @@ def prune_structured(
         losses=functions,
         steps=whole_number(call, "steps", steps, 1),
         recover=recover,
-        compare=bool(compare),
+        compare=yes_or_no(call, "compare", compare),
         seed=whole_number(call, "seed", seed, 0),
         progress=progress,
     )
@@ -158,9 +163,10 @@ def _traced(
 ) -> tuple[Traced, Check | None]:
     """The graph. The whole network is only run on its example where nothing else would tell that it cannot: the graph
     is run with its units masked, so what that does not see is in units that leave, whose weights are read for their
-    scores; only numbers in buffers are left."""
+    scores; only numbers in buffers are left, and those in parameters where nothing is compared."""
     read = asked.importance in ("l1", "l2") and asked.measure is None
-    if not read or not all(bool(torch.isfinite(x).all()) for x in model.buffers() if x.is_floating_point()):
+    seen = list(model.buffers()) if asked.compare else [*model.parameters(), *model.buffers()]
+    if not read or not all(bool(torch.isfinite(x).all()) for x in seen if x.is_floating_point()):
         return trace(model, example_inputs), None
     return trace(model, example_inputs, run=False), partial(check_runs, model, example_inputs)
 
@@ -191,7 +197,7 @@ def _in_numbers(asked: Asked, traced: Traced, found: Survey, model: nn.Module) -
 def _now(asked: Asked, traced: Traced, found: Survey, model: nn.Module) -> float:
     assert asked.limit is not None
     if asked.measure is not None:
-        return measured(asked.call, asked.measure, model)
+        return measured(asked.call, asked.measure, copy_model(model))
     return costing(traced, found, model, asked.limit[0])(removed_labels(found, {}))  # type: ignore[arg-type]
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tinypress.facts import Change, Note
-from tinypress.graph import Node, Traced, forward_eval, tensors_of
+from tinypress.graph import Traced, forward_eval, tensors_of
 from tinypress.graph.record import record_like
 from tinypress.layers import (
     Size,
@@ -23,6 +23,7 @@ from tinypress.layers import (
     width_of,
 )
 from tinypress.shrink.adapt import Sizes, adapt, said, sizes_by_module
+from tinypress.shrink.alike import other_operation
 from tinypress.shrink.config import fit_configs, networks_of_configs
 from tinypress.shrink.cutting import Cut, cut_out, thinner_tensors, with_tensors
 from tinypress.shrink.groups import Survey
@@ -55,9 +56,11 @@ def operate(
 
     Args:
         check: raises where it is the whole network that does not run; asked once something is not right.
-        compare: False runs what is left without values and compares sizes alone; a note TP308 says so.
+        compare: False runs what is left without values and compares operations and sizes alone, where the graph was
+            recorded; a note TP308 says so.
     """
-    make = partial(_operated if compare else _uncompared, model, traced=traced, found=found)
+    compare = compare or not traced.recorded  # then nothing but values tells
+    make = partial(_operated if compare else _like_the_whole, model, traced=traced, found=found)
     whole = make(cuts, check=check)
     said = () if compare else (_NOT_COMPARED,)
     if whole.failure is None:
@@ -167,43 +170,26 @@ def _operated(
     return _Tried(smaller, outputs, sizes, failure)
 
 
-def _uncompared(
+def _like_the_whole(
     model: nn.Module,
     cuts: Sequence[Cut],
     traced: Traced,
     found: Survey,
     check: Callable[[], object] | None = None,
 ) -> _Tried:
-    """As ``_operated``, but a network is right that runs the operations of the whole one on the sizes that are due;
-    where that cannot be seen without values, one that runs and returns the same shapes."""
+    """As ``_operated``, but a network is right that does the operations of the whole one on the sizes that are due."""
     smaller = cut_out(model, cuts)
     gone = _gone(found, cuts)
 
     def off(tried: nn.Module) -> float | str:
         nodes = record_like(tried, traced)
         if nodes is not None:
-            return _other_size(nodes, traced, found, gone) or 0.0
-        whole = tensors_of(forward_eval(model, traced.given))
-        outputs = _attempt(tried, traced.given, [tuple(x.shape) for x in whole])
-        return outputs if isinstance(outputs, str) else 0.0
+            return other_operation(nodes, traced, found, gone) or 0.0
+        outputs = _attempt(tried, traced.given, None)
+        return outputs if isinstance(outputs, str) else "it does other operations than the whole network"
 
     sizes = sizes_by_module(traced, found, gone)
     return _Tried(smaller, None, sizes, adapt(smaller, sizes, off, 0.0, 0.0))
-
-
-def _other_size(nodes: Sequence[Node], traced: Traced, found: Survey, gone: NDArray[np.bool_]) -> str | None:
-    """The first value that is not of the size that is left of it."""
-    left: dict[int, int] = {}
-    for node, was in zip(nodes, traced, strict=True):
-        labels = found.labels.get(was.name, ())
-        for own in labels:
-            if id(own) not in left:
-                left[id(own)] = len(own) - int(np.count_nonzero(gone[own]))
-        due = tuple(left[id(own)] for own in labels)
-        if labels and node.shape is not None and node.shape != due:
-            what = was.tensor or f"{was.label} in {was.module or 'forward()'}"
-            return f"{what} is {node.shape}, not {due}"
-    return None
 
 
 _Case = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
@@ -286,15 +272,15 @@ _SAME = {True: 1e-12, False: 1e-6}
 
 
 def _attempt(
-    model: nn.Module, example_inputs: tuple[Tensor, ...], shapes: list[tuple[int, ...]]
+    model: nn.Module, example_inputs: tuple[Tensor, ...], shapes: list[tuple[int, ...]] | None
 ) -> tuple[Tensor, ...] | str:
-    """What the forward pass returns, or what goes wrong in it: an error, or other shapes."""
+    """What the forward pass returns, or what goes wrong in it: an error, or other shapes where they are given."""
     try:
         outputs = tensors_of(forward_eval(model, example_inputs))
     except Exception as error:  # whatever the user's forward() raises
         return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
     now = [tuple(x.shape) for x in outputs]
-    return outputs if now == shapes else f"its output has shapes {now}, not {shapes}"
+    return outputs if shapes is None or now == shapes else f"its output has shapes {now}, not {shapes}"
 
 
 def check_forward(model: nn.Module, original: nn.Module, example_inputs: tuple[Tensor, ...]) -> str | None:

@@ -1,0 +1,67 @@
+"""Whether a cut network does what the whole one does, on the sizes that are left, told without values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tinypress.graph import Node, Traced
+from tinypress.shrink.groups import Survey
+
+aten = torch.ops.aten
+
+# Whole numbers among their arguments may be sizes or places, which move with a cut.
+_COUNTING = frozenset((
+    aten.slice, aten.narrow, aten.split, aten.split_with_sizes, aten.tensor_split, aten.chunk, aten.select, aten.arange,
+    aten.group_norm, aten.conv1d, aten.conv2d, aten.conv3d, aten.conv_transpose1d, aten.conv_transpose2d,
+    aten.conv_transpose3d, aten.repeat_interleave, aten.one_hot, aten.unfold,
+))  # fmt: skip
+
+
+def other_operation(
+    nodes: Sequence[Node], traced: Traced, found: Survey, gone: NDArray[np.bool_]
+) -> str | None:
+    """The first of ``nodes`` that has another setting than in ``traced``, or another size than is left of it; None
+    where there is none.
+
+    Args:
+        nodes: of the cut network, from ``record_like``: the same operations in the same order.
+        gone: for every label of ``found``, from ``removed_labels``.
+    """
+    left: dict[int, int] = {}
+    for node, was in zip(nodes, traced, strict=True):
+        labels = found.labels.get(was.name, ())
+        for own in labels:
+            if id(own) not in left:
+                left[id(own)] = len(own) - int(np.count_nonzero(gone[own]))
+        due = tuple(left[id(own)] for own in labels)
+        what = was.tensor or f"{was.label} in {was.module or 'forward()'}"
+        if labels and node.shape is not None and node.shape != due:
+            return f"{what} is {node.shape}, not {due}"
+        counting = was.op in _COUNTING
+        now, then = ((*each.args, *each.kwargs.values()) for each in (node, was))
+        same = len(now) == len(then) and node.kwargs.keys() == was.kwargs.keys()
+        if not same or not all(_alike(a, b, counting) for a, b in zip(now, then, strict=True)):
+            return f"{what} is called with other numbers than in the whole network"
+        if (
+            node.constant is not None
+            and was.constant is not None
+            and not (node.constant.shape == was.constant.shape and torch.equal(node.constant, was.constant))
+        ):
+            return f"{what} is made of other numbers than in the whole network"
+    return None
+
+
+def _alike(now: Any, was: Any, counting: bool) -> bool:
+    """Whether arguments are the same but for sizes: whole numbers in lists, and others where ``counting``."""
+    if isinstance(now, tuple | list) and isinstance(was, tuple | list):
+        return len(now) == len(was) and all(_alike(a, b, True) for a, b in zip(now, was, strict=True))
+    if isinstance(now, bool) or isinstance(was, bool):
+        return now is was
+    if isinstance(now, int) and isinstance(was, int):
+        return counting or now == was
+    return bool(now == was) or (now != now and was != was)
