@@ -1159,4 +1159,11 @@ PLANTED: tuple[Planted, ...] = (
         "return integers.astype(np.int8), np.array(1, np.int8)",
         "ship/test_signs.py::test_layers_that_round_at_run_time_have_both_forms_too",
     ),
+    Planted(
+        "a bias gets all 32 bits, and none are left for the products",
+        "quantize/bias.py",
+        "_ROOM = 2**30",
+        "_ROOM = 2**31",
+        "quantize/test_room_for_bias.py",
+    ),
 )

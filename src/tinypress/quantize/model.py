@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from tinypress.errors import DataError, InputError, ModelError
-from tinypress.facts import Change, Compressed, Note, QuantizedWeight, QuantPlan
+from tinypress.facts import Change, Compressed, Note, QuantizedValue, QuantizedWeight, QuantPlan
 from tinypress.float_onnx import to_float_onnx
 from tinypress.graph import batch_norm_pairs, trace
 from tinypress.layers import copy_model
 from tinypress.protocols import Quantize
+from tinypress.quantize.bias import with_room
 from tinypress.quantize.by_layer import Bits, bits_of, check_bits, shown
 from tinypress.quantize.calibration import judge_calibration
 from tinypress.quantize.clipping import SHARE
@@ -201,19 +202,12 @@ def quantize_model(
         if has_integer_kernel(packed) and name.rpartition(".")[0] not in now
     }
     progress("observing ranges", len(modules), len(modules))
-    values = (
-        calibrate(
-            to_float_onnx(folded, example_inputs),
-            integers,
-            calibration,
-            ranges,
-            others,
-            percentile,
-            power_of_two,
-        )
-        if integers and calibration is not None and not every
-        else {}
-    )
+    values: Mapping[str, QuantizedValue] = {}
+    if integers and calibration is not None and not every:
+        proto = to_float_onnx(folded, example_inputs)
+        values = calibrate(proto, integers, calibration, ranges, others, percentile, power_of_two)
+        raised = with_room(proto.graph, integers, values, power_of_two=power_of_two)
+        notes += _replaced(folded, weights, raised)
     if power_of_two:
         notes += [
             Note(
@@ -227,6 +221,26 @@ def quantize_model(
         ]
     plan = QuantPlan(weights, values, rounding(folded, weights, now))
     return Compressed(folded, (*before.changes, *changes), (*before.notes, *notes), before.pruned, plan)
+
+
+def _replaced(
+    model: nn.Module, weights: dict[str, QuantizedWeight], raised: Mapping[str, QuantizedWeight]
+) -> list[Note]:
+    """Put the weights ``raised`` in the place of those they were, and say so."""
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    notes = []
+    for name, packed in raised.items():
+        was = weights[name]
+        count = int((packed.scale != was.scale).sum())
+        for other in [other for other, found in weights.items() if found is was]:
+            weights[other] = packed
+            parameters[other].data = dequantize_layer_weights(packed).to(parameters[other])
+        text = (
+            f"{count} of its scales are coarser than its weights ask for, since a bias beside them needs 32 bits: "
+            "what those weights add is lost in it"
+        )
+        notes.append(Note("TP233", "note", name.rpartition(".")[0], text))
+    return notes
 
 
 def _by_powers_of_two(call: str, quantize: Quantize, batch_norm: Split | None) -> Quantize:

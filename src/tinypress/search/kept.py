@@ -50,7 +50,7 @@ class _Round(_Fact):
 @dataclass(frozen=True)
 class Rounds:
     """``FOLDER/round-N.safetensors`` is the network after round N, ``round-N.json`` is written last and marks it as
-    finished. A round of another search (another ``key``) or network than its file's, or a damaged one, is done again."""
+    finished. A round of another search (another ``key``) or another network, or a damaged one, is done again."""
 
     folder: Path
     key: str

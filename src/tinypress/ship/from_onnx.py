@@ -22,6 +22,7 @@ from tinypress.errors import ArtifactError, DataError, InputError, ModelError
 from tinypress.facts import Note, QuantizedWeight, QuantPlan
 from tinypress.files import write_bytes
 from tinypress.measure.machine import machine
+from tinypress.quantize.bias import with_room
 from tinypress.quantize.fused import PRODUCTS
 from tinypress.quantize.layer import quantize_weight
 from tinypress.quantize.reference import UnknownOperator
@@ -79,7 +80,8 @@ def quantize_onnx(source: Path, target: Path, calibration: Split, *, check: bool
     weights, notes = _weights(call, proto)
     if not weights:
         raise ModelError(call, "no Conv, Gemm or MatMul has a constant float weight", "Ship the float file")
-    plan = QuantPlan(weights, calibrate(proto, weights, calibration))
+    values = calibrate(proto, weights, calibration)
+    plan = QuantPlan({**weights, **with_room(proto.graph, weights, values)}, values)
     written = onnx.ModelProto()
     written.CopyFrom(proto)
     written = with_integers(written, plan, fit_signed(machine(1).isa))
