@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tinypress.graph.traced import Kind
-from tinypress.layers import copy_model
+from tinypress.layers import copy_model, named_tensors
 
 META = torch.device("meta")
 
@@ -38,23 +38,24 @@ def emptied(
     empty: dict[Tensor, Tensor] = {}
     tensors: list[tuple[Kind, str, Tensor]] = []
     devices = {x.device for x in inputs}
-    named: tuple[tuple[Kind, Iterator[tuple[str, Tensor]]], ...] = (
-        ("parameter", model.named_parameters()), ("buffer", model.named_buffers())
-    )  # fmt: skip
-    for kind, each in named:
-        for name, tensor in each:
-            if type(tensor) not in (Tensor, nn.Parameter) or tensor.layout != torch.strided:
-                raise Refused
-            devices.add(tensor.device)
-            made = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=META)
-            empty[tensor] = (
-                nn.Parameter(made, requires_grad=False) if isinstance(tensor, nn.Parameter) else made
-            )
-            tensors.append((kind, name, empty[tensor]))
+    for kind, name, tensor in tensors_by_kind(model):
+        if type(tensor) not in (Tensor, nn.Parameter) or tensor.layout != torch.strided:
+            raise Refused
+        devices.add(tensor.device)
+        made = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=META)
+        empty[tensor] = nn.Parameter(made, requires_grad=False) if isinstance(tensor, nn.Parameter) else made
+        tensors.append((kind, name, empty[tensor]))
     if len(devices) != 1:
         raise Refused
     network = copy_model(model, instead=empty).eval()
     return network, devices.pop(), tuple(tensors)
+
+
+def tensors_by_kind(model: nn.Module) -> list[tuple[Kind, str, Tensor]]:
+    """Every parameter, then every buffer, with its name."""
+    parameters, buffers = named_tensors(model)
+    found: list[tuple[Kind, str, Tensor]] = [("parameter", name, x) for name, x in parameters.items()]
+    return found + [("buffer", name, x) for name, x in buffers.items()]
 
 
 def stand_in(x: Tensor, batch: int) -> Tensor:

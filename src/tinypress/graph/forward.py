@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tinypress.errors import InputError, ModelError
+from tinypress.layers import named_tensors
 
 
 def describe(inputs: tuple[Tensor, ...]) -> str:
@@ -88,10 +89,11 @@ def check_inputs(call: str, model: nn.Module, example_inputs: object) -> None:
 
 
 def _without_values(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> str | None:
+    parameters, buffers = named_tensors(model)
     for x in example_inputs:
         if x.dim() and not x.numel():
             return f"an example of shape {describe((x,))} holds nothing"
-    if any(x.is_meta for x in (*example_inputs, *model.parameters(), *model.buffers())):
+    if any(x.is_meta for x in (*example_inputs, *parameters.values(), *buffers.values())):
         return "a tensor has no values (device meta)"
     return None
 

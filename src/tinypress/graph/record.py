@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tinypress.graph.empty import META, Refused, as_exporting, emptied, stand_in
+from tinypress.graph.empty import META, Refused, as_exporting, emptied, stand_in, tensors_by_kind
 from tinypress.graph.forward import tensors_of
 from tinypress.graph.shapes import meta_call
 from tinypress.graph.traced import Kind, Node, Ref, Traced
@@ -66,10 +66,7 @@ def record(model: nn.Module, example_inputs: object) -> Recording | None:
 def once(network: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[tuple[object, ...], ...] | None:
     """What a network without values computes of ``inputs``: every operation with its arguments, and the outputs; None
     where it cannot be recorded. Two networks of equal tensors for which this is the same compute the same."""
-    named: tuple[tuple[Kind, Iterator[tuple[str, Tensor]]], ...] = (
-        ("parameter", network.named_parameters()), ("buffer", network.named_buffers())
-    )  # fmt: skip
-    tensors = tuple((kind, name, tensor) for kind, each in named for name, tensor in each)
+    tensors = tuple(tensors_by_kind(network))
     try:
         with as_exporting():
             shell = _Shell(network, torch.device("cpu"), tensors, [""])

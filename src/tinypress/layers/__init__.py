@@ -6,6 +6,7 @@ from tinypress.layers.depth import Zero, kept_entries, shorten, stock_name, stoc
 from tinypress.layers.own import config_numbers, own_config, own_widths, put_config, set_width, width_of
 from tinypress.layers.pairs import can_be_paired, paired
 from tinypress.layers.rebuild import rebuild
+from tinypress.layers.tensors import named_tensors
 from tinypress.layers.widths import (
     LayerShape,
     Size,
@@ -31,6 +32,7 @@ __all__ = [
     "fit_attributes",
     "has_widths",
     "kept_entries",
+    "named_tensors",
     "own_config",
     "own_widths",
     "owned_tensors",

@@ -18,7 +18,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from tinypress.facts import Note
 from tinypress.graph import Node, Traced
-from tinypress.layers import can_resize, owned_tensors
+from tinypress.layers import can_resize, named_tensors, owned_tensors
 from tinypress.shrink.flow import Dims, Fence, Flow, Labels, Unfollowed
 from tinypress.shrink.rules import RULES
 
@@ -150,7 +150,7 @@ def survey(traced: Traced, model: nn.Module, *, exact: bool = True, units: Units
     reached = {(part.tensor, part.dim) for group in groups for part in group.slices}
     read = {path for group in groups for path in group.producers}
     left: dict[str, Fence | None] = {}
-    first_name = {id(p): name for name, p in model.named_parameters()}
+    first_name = {id(p): name for name, p in named_tensors(model)[0].items()}
     fence_of = {
         source: next((found for each in c if (found := fences[each])), None)
         for c in components

@@ -16,7 +16,7 @@ from tinypress.errors import InputError, ModelError
 from tinypress.facts import Change, Compressed, Note
 from tinypress.graph import Traced, trace
 from tinypress.graph.trace import check_runs
-from tinypress.layers import copy_model
+from tinypress.layers import copy_model, named_tensors
 from tinypress.shrink.asked import (
     Asked,
     Recover,
@@ -163,12 +163,15 @@ def _traced(
 ) -> tuple[Traced, Check | None]:
     """The graph. The whole network is only run on its example where nothing else would tell that it cannot: the graph
     is run with its units masked, so what that does not see is in units that leave, whose weights are read for their
-    scores; only numbers in buffers are left, and those in parameters where nothing is compared."""
+    scores; only numbers in buffers are left."""
     read = asked.importance in ("l1", "l2") and asked.measure is None
-    seen = list(model.buffers()) if asked.compare else [*model.parameters(), *model.buffers()]
-    if not read or not all(bool(torch.isfinite(x).all()) for x in seen if x.is_floating_point()):
+    if not read or not all(map(_is_finite, named_tensors(model)[1].values())):
         return trace(model, example_inputs), None
     return trace(model, example_inputs, run=False), partial(check_runs, model, example_inputs)
+
+
+def _is_finite(x: Tensor) -> bool:
+    return not x.is_floating_point() or bool(torch.isfinite(x).all())
 
 
 def _recovered(asked: Asked, model: nn.Module, step: int) -> nn.Module:
@@ -250,6 +253,10 @@ def _step(
             raise ModelError(
                 asked.call, f"nothing can leave ({reasons})", "Quantize it, or prune single weights"
             )
+        if check is not None and not asked.compare:
+            scored = {part.tensor for own in blocks for part in found.groups[own.group].slices}
+            if not all(_is_finite(x) for name, x in named_tensors(model)[0].items() if name not in scored):
+                check()
         cuts = _chosen(asked, traced, found, model, blocks, whole, back)
         if asked.limit is not None and not cuts:
             text = f"nothing has to leave: the budget of {asked.limit[1]:.6g} {asked.limit[0]} is met already"
@@ -273,7 +280,8 @@ def _blocks_of_all(
     """What can leave each group but those of the layers that are ``stuck``, and a note for each that keeps all."""
     notes: list[Note] = []
     blocks: list[Blocks] = []
-    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    parameters, buffers = named_tensors(model)
+    tensors = {**parameters, **buffers}
     cost = None if asked.per is None else costing(traced, found, model, asked.per)
     for number, group in enumerate(found.groups):
         if group.producers[0] in stuck:
