@@ -138,6 +138,7 @@ def _made(task: Task, recipe: Recipe, seed: int, keep: Path) -> Path:
     return path
 
 
+_SHOWN = {"better": "yes", "cannot tell": "no", "worse": "no, it is behind"}
 _COLUMNS = ("recipe", "weights", "kB", "accuracy %", "drop, points", "95 %", "verdict")
 
 
@@ -162,7 +163,9 @@ def page(results: dict[str, dict[str, Any]]) -> str:
         "over seeds and test samples together.",
     ]
     for name, found in results.items():
-        said = [f"`{p['name']}` ahead of `{p['beside']}`: {_verdict(p['ahead'])}" for p in found["pairs"]]
+        said = [
+            f"`{p['name']}` ahead of `{p['beside']}`: {_SHOWN[_verdict(p['ahead'])]}" for p in found["pairs"]
+        ]
         lines += [
             "",
             f"## {name}, {found['seeds']} seeds, tolerance {found['tolerance']:g} points",
