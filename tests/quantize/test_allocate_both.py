@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tinypress.errors import InputError
@@ -32,6 +32,9 @@ def total(layers: list[list[Option]], picks: tuple[int, ...]) -> tuple[int, int,
 
 
 @given(LAYERS, st.integers(0, 30), st.integers(0, 30))
+@example(
+    [[(0, 6, 1.0), (2, 1, 4.0)], [(1, 0, 6.0), (9, 7, 1.0)]], 17, 12
+)  # one costs less, the other takes less time
 def test_it_is_the_best_of_all(layers: list[list[Option]], one: int, other: int) -> None:
     ends = [total(layers, picks) for picks in itertools.product(*(range(len(layer)) for layer in layers))]
     feasible = [loss for a, b, loss in ends if a <= one and b <= other]
