@@ -486,9 +486,9 @@ PLANTED: tuple[Planted, ...] = (
     ),
     Planted(
         "the file forgets that its weights are offset by 128",
-        "ship/to_onnx.py",
-        "np.full(scale.shape, 128, np.uint8)",
-        "np.full(scale.shape, 0, np.uint8)",
+        "ship/signs.py",
+        "np.array(128, np.uint8)",
+        "np.array(0, np.uint8)",
         "ship/test_to_onnx.py::test_the_weights_in_the_file_are_those_of_the_plan",
     ),
     Planted(
@@ -1148,13 +1148,13 @@ PLANTED: tuple[Planted, ...] = (
     Planted(
         "what runs without values is not looked at for its sizes",
         "shrink/surgery.py",
-        "return _other_size(nodes, traced, found, gone) or 0.0",
+        "return other_operation(nodes, traced, found, gone) or 0.0",
         "return 0.0",
         "shrink/test_not_compared.py::test_a_size_that_is_not_the_one_due_is_noticed",
     ),
     Planted(
         "signed weights that round at run time have a zero of their own",
-        "ship/dynamic.py",
+        "ship/signs.py",
         "return integers.astype(np.int8), np.array(0, np.int8)",
         "return integers.astype(np.int8), np.array(1, np.int8)",
         "ship/test_signs.py::test_layers_that_round_at_run_time_have_both_forms_too",

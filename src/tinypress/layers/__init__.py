@@ -2,7 +2,7 @@
 ``structure(model)`` beside the weights and, to open them, loads them into ``rebuild(stock, shapes)``."""
 
 from tinypress.layers.copying import copy_model
-from tinypress.layers.depth import Zero, kept_entries, shorten, stock_name, stock_path
+from tinypress.layers.depth import Zero, kept_entries, names_now, shorten, stock_name, stock_path
 from tinypress.layers.own import config_numbers, own_config, own_widths, put_config, set_width, width_of
 from tinypress.layers.pairs import can_be_paired, paired
 from tinypress.layers.rebuild import rebuild
@@ -33,6 +33,7 @@ __all__ = [
     "has_widths",
     "kept_entries",
     "named_tensors",
+    "names_now",
     "own_config",
     "own_widths",
     "owned_tensors",

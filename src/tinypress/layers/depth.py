@@ -7,7 +7,7 @@ lists with one entry a layer, the owner's own count, and the place that each lay
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import pairwise
 
 import torch
@@ -60,6 +60,13 @@ def stock_name(model: nn.Module, name: str) -> str:
     path, _, leaf = name.rpartition(".")
     stock = stock_path(model, path)
     return f"{stock}.{leaf}" if stock else leaf
+
+
+def names_now(model: nn.Module, stock: Collection[str]) -> frozenset[str]:
+    """The parameters of ``model`` that the stock network calls by the names ``stock``; those that left are not among
+    them."""
+    named = [name for name, _ in model.named_parameters(remove_duplicate=False)]
+    return frozenset(name for name in named if stock_name(model, name) in stock)
 
 
 def shorten(model: nn.Module, path: str, kept: Sequence[int]) -> None:

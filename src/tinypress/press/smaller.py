@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tinypress.errors import ArtifactError
 from tinypress.facts import Change, Compressed, Note
-from tinypress.layers import stock_name
+from tinypress.layers import names_now, stock_name
 from tinypress.measure.latency_table import LatencyTable, read_latency_table, write_latency_table
 from tinypress.measure.layer_latency import measure_layers
 from tinypress.measure.network_latency import onnx_latency
@@ -147,8 +147,7 @@ def shallower(
         progress=progress,
     )
     pruned = {stock_name(before.model, name) for name in before.pruned}
-    named = [name for name, _ in after.model.named_parameters(remove_duplicate=False)]
-    return replace(after, pruned=frozenset(n for n in named if stock_name(after.model, n) in pruned))
+    return replace(after, pruned=names_now(after.model, pruned))
 
 
 def _budget(step: Structured, model: nn.Module, task: Task) -> Budget:

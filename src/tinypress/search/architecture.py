@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tinypress.errors import InputError, ModelError, TaskError
 from tinypress.facts import Change, Compressed, Note
 from tinypress.graph import forward_eval
-from tinypress.layers import stock_name
+from tinypress.layers import names_now, stock_name
 from tinypress.measure.latency_table import LatencyTable, preferred_multiple
 from tinypress.measure.network_latency import beside, open_network
 from tinypress.measure.quality import compute, resolve_metric
@@ -209,10 +209,7 @@ class _Search:
 
     def pruned_of(self, model: nn.Module) -> frozenset[str]:
         """The parameters whose zeros stay zero, by their names in ``model``, whose lists may have become shorter."""
-        if not self.zeros:
-            return frozenset()
-        named = [name for name, _ in model.named_parameters(remove_duplicate=False)]
-        return frozenset(name for name in named if stock_name(model, name) in self.zeros)
+        return names_now(model, self.zeros)
 
 
 def _stock_names(call: str, model: nn.Module, pruned: Collection[str]) -> frozenset[str]:

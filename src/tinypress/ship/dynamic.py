@@ -22,6 +22,7 @@ from tinypress.bits import unpack
 from tinypress.facts import QuantizedWeight, QuantPlan
 from tinypress.quantize.fused import dynamic_nodes
 from tinypress.quantize.recurrent import NODES, stacked
+from tinypress.ship.signs import as_bytes
 
 MICROSOFT = "com.microsoft"
 
@@ -73,15 +74,6 @@ def _put(added: dict[str, TensorProto], name: str, array: NDArray[np.generic]) -
     return name
 
 
-def _bytes(
-    integers: NDArray[np.signedinteger], signed: bool
-) -> tuple[NDArray[np.generic], NDArray[np.generic]]:
-    """The integers as a file stores them, and its zero."""
-    if signed:
-        return integers.astype(np.int8), np.array(0, np.int8)
-    return (integers.astype(np.int16) + 128).astype(np.uint8), np.array(128, np.uint8)
-
-
 def _product(
     node: onnx.NodeProto,
     name: str,
@@ -94,7 +86,7 @@ def _product(
     conv = node.op_type == "Conv"
     scale = weight.scale.numpy().astype(np.float32)
     along = (1, -1, *[1] * (integers.ndim - 2)) if conv else (-1,)
-    values, zero = _bytes(integers if conv else integers.T, signed)
+    values, zero = as_bytes(integers if conv else integers.T, signed)
     stored = [
         _put(added, name, values),
         _put(added, f"{name}:s", scale.reshape(()) if weight.axis is None else scale.reshape(along)),
@@ -139,7 +131,7 @@ def _recurrent(
     inputs = [*node.input, *[""] * (8 - len(node.input))]
     for name in matrices:
         q_DGI, scale_DG = stacked(plan.weights, name, "LSTM")
-        values, zero = _bytes(q_DGI.swapaxes(1, 2), signed)
+        values, zero = as_bytes(q_DGI.swapaxes(1, 2), signed)
         _put(added, name, values)
         scale = _put(added, f"{name}:s", scale_DG)
         inputs += [scale, _put(added, f"{name}:z", np.full(scale_DG.shape, zero))]
@@ -154,10 +146,11 @@ def _unpacked(
     name: str, q_DGI: NDArray[np.int64], scale_DG: NDArray[np.float32], added: dict[str, TensorProto]
 ) -> list[onnx.NodeProto]:
     """Rows of both directions end to end, each with a scale, brought into shape once they are numbers."""
+    values, zero = as_bytes(q_DGI.reshape(1, -1, q_DGI.shape[2]), signed=False)
     stored = [
-        _put(added, name, (q_DGI.reshape(1, -1, q_DGI.shape[2]) + 128).astype(np.uint8)),
+        _put(added, name, values),
         _put(added, f"{name}:s", scale_DG.reshape(-1)),
-        _put(added, f"{name}:z", np.full(scale_DG.size, 128, np.uint8)),
+        _put(added, f"{name}:z", np.full(scale_DG.size, zero)),
     ]
     shape = _put(added, f"{name}:shape", np.array(q_DGI.shape, np.int64))
     return [

@@ -11,7 +11,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
+import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto
 
 from tinypress.errors import ShipError
@@ -46,6 +48,15 @@ def choose_signed(call: str, wanted: bool | None, isa: Collection[str]) -> bool:
             "Leave signed_weights out, or press on a processor like the one that will run the file",
         )
     return wanted
+
+
+def as_bytes(
+    integers: NDArray[np.signedinteger], signed: bool
+) -> tuple[NDArray[np.generic], NDArray[np.generic]]:
+    """Integers of 8 symmetric bits as a file stores them, and the byte that stands for zero, []."""
+    if signed:
+        return integers.astype(np.int8), np.array(0, np.int8)
+    return (integers.astype(np.int16) + 128).astype(np.uint8), np.array(128, np.uint8)
 
 
 # which inputs of an operator are the bytes of weights

@@ -30,7 +30,7 @@ from tinypress.ship import low_bits
 from tinypress.ship.dynamic import at_run_time, with_dynamic
 from tinypress.ship.equal import compare_with_reference
 from tinypress.ship.lookup import is_lookup, looked_up
-from tinypress.ship.signs import choose_signed, note_exact_on
+from tinypress.ship.signs import as_bytes, choose_signed, note_exact_on
 
 
 def write_onnx(
@@ -285,14 +285,10 @@ def _dequantized(
         q = np.ascontiguousarray(q.T)
         axis = None if axis is None else 1 - axis
     scale = _scalar_or_vector(weight)
-    zero = np.full(scale.shape, 128, np.uint8)
-    if signed:
-        stored, zero = q.astype(np.int8), np.zeros(scale.shape, np.int8)
-    else:
-        stored = (q.astype(np.int16) + 128).astype(np.uint8)
+    stored, zero = as_bytes(q, signed)
     added[name] = numpy_helper.from_array(stored, name)
     added[f"{name}:s"] = numpy_helper.from_array(scale, f"{name}:s")
-    added[f"{name}:z"] = numpy_helper.from_array(zero, f"{name}:z")
+    added[f"{name}:z"] = numpy_helper.from_array(np.full(scale.shape, zero), f"{name}:z")
     attributes = {} if axis is None else {"axis": axis}
     parts = [name, f"{name}:s", f"{name}:z"]
     return [helper.make_node("DequantizeLinear", parts, [f"{name}:d"], **attributes)]
