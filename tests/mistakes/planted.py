@@ -31,7 +31,7 @@ PLANTED: tuple[Planted, ...] = (
     ),
     Planted(
         "a parameter that the forward pass writes is shared all the same",
-        "graph/record.py",
+        "graph/recorder.py",
         "self.writes |= x.untyped_storage()._cdata in self._parameters",
         "self.writes |= isinstance(x, nn.Parameter)",
         "graph/test_graph_record.py::test_a_parameter_that_the_forward_pass_writes_stays_as_it_is",
@@ -42,6 +42,20 @@ PLANTED: tuple[Planted, ...] = (
         "return batch + 251",
         "return batch * 2",
         "graph/test_graph_record.py::test_what_two_runs_without_values_cannot_tell_is_not_recorded",
+    ),
+    Planted(
+        "a layer that failed counts as running for ever",
+        "graph/record.py",
+        "        finally:\n            running.pop()",
+        "        except ZeroDivisionError:\n            running.pop()",
+        "graph/test_recorded_run.py::test_operations_are_where_they_run",
+    ),
+    Planted(
+        "networks that call the same operations on other numbers are taken as the same",
+        "graph/recorder.py",
+        "(node.name, node.kind, node.tensor, node.shape, node.part_shapes, node.args, node.kwargs)",
+        "(node.name, node.kind, node.tensor, node.shape, node.part_shapes, before.args, node.kwargs)",
+        "graph/test_recorded_run.py::test_another_operation_or_number_is_noticed_before_what_follows_runs",
     ),
     Planted(
         "fences are lost when classes of neurons meet",
@@ -1148,7 +1162,7 @@ PLANTED: tuple[Planted, ...] = (
     Planted(
         "what runs without values is not looked at for its sizes",
         "shrink/surgery.py",
-        "return other_operation(nodes, traced, found, gone) or 0.0",
+        "return other_operation(run.nodes, traced, found, left) or 0.0",
         "return 0.0",
         "shrink/test_not_compared.py::test_a_size_that_is_not_the_one_due_is_noticed",
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,14 +17,6 @@ META = torch.device("meta")
 
 class Refused(Exception):
     """The network cannot be recorded."""
-
-
-def without_values(model: nn.Module) -> nn.Module | None:
-    """A copy of ``model`` in eval mode on the meta device, for ``once``; None where a tensor has no place there."""
-    try:
-        return emptied(model, ())[0]
-    except Refused:
-        return None
 
 
 def emptied(
@@ -63,18 +56,22 @@ def stand_in(x: Tensor, batch: int) -> Tensor:
     return torch.empty((batch, *x.shape[1:]) if x.dim() else (), dtype=x.dtype, device=META)
 
 
+_ONE_AT_A_TIME = threading.RLock()  # torch's flags are those of all threads
+
+
 @contextmanager
 def as_exporting() -> Iterator[None]:
     """Networks that ask whether they are being compiled take the branches that they take under ``torch.export``."""
-    fast, flags = torch.backends.mha.get_fastpath_enabled(), ("_is_compiling_flag", "_is_exporting_flag")
-    before = [getattr(torch.compiler, flag) for flag in flags]
-    try:
-        # one operation for a whole layer says nothing of what is in it
-        torch.backends.mha.set_fastpath_enabled(False)
-        for flag in flags:
-            setattr(torch.compiler, flag, True)
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
-        for flag, value in zip(flags, before, strict=True):
-            setattr(torch.compiler, flag, value)
+    flags = ("_is_compiling_flag", "_is_exporting_flag")
+    with _ONE_AT_A_TIME:
+        fast, before = torch.backends.mha.get_fastpath_enabled(), [getattr(torch.compiler, f) for f in flags]
+        try:
+            # one operation for a whole layer says nothing of what is in it
+            torch.backends.mha.set_fastpath_enabled(False)
+            for flag in flags:
+                setattr(torch.compiler, flag, True)
+            yield
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fast)
+            for flag, value in zip(flags, before, strict=True):
+                setattr(torch.compiler, flag, value)

@@ -73,7 +73,7 @@ class Traced:
     """A graph in the order of execution. ``outputs`` names the tensors that the network returns, and ``example``
     is what it was traced on: of one sample that came in, two. ``given`` is the example as it came, on which the graph
     computes what the network computes as well; where it does not, it is ``example``. ``recorded`` tells that it
-    was read off runs without values, so that another network can be held against it (``record_like``)."""
+    was read off runs without values, so that another network can be held against it (``record_once``)."""
 
     nodes: tuple[Node, ...]
     inputs: tuple[str, ...]

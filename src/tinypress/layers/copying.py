@@ -24,6 +24,8 @@ _UNCHANGING = frozenset((
     torch.dtype, torch.device, torch.Size,
 ))  # fmt: skip
 _MAPPINGS = frozenset((dict, OrderedDict))
+# The module's own adds what modules lack that older versions of torch wrote.
+_NO_OWN_SETSTATE = (None, nn.Module.__setstate__)
 
 
 def copy_model(
@@ -78,18 +80,29 @@ def _copied(value: Any, memo: Memo) -> Any:
         made = value
     elif _is_plain(kind):  # type: ignore[arg-type]
         made = memo[id(value)] = object.__new__(kind)
-        state = {
-            name: each if type(each) in _UNCHANGING else _copied(each, memo)
-            for name, each in vars(value).items()
-            if name != "_compiled_call_impl"  # as nn.Module.__getstate__ leaves it out
-        }
-        if isinstance(value, nn.Module):
-            made.__setstate__(state)
-        else:
+        state = _state(value, memo)
+        if getattr(kind, "__setstate__", None) in _NO_OWN_SETSTATE:
             made.__dict__.update(state)
+        else:
+            made.__setstate__(state)
     else:
         made = copy.deepcopy(value, memo)
     return made
+
+
+def _state(value: Any, memo: Memo) -> dict[str, Any]:
+    """The attributes of an object, copied; most of a module's are dictionaries of hooks, and empty."""
+    state = {}
+    for name, each in vars(value).items():
+        kind = type(each)
+        if kind in _UNCHANGING:
+            state[name] = each
+        elif kind in _MAPPINGS and not each and id(each) not in memo:
+            state[name] = memo[id(each)] = kind()
+        else:
+            state[name] = _copied(each, memo)
+    state.pop("_compiled_call_impl", None)  # as nn.Module.__getstate__ leaves it out
+    return state
 
 
 class _Plain:

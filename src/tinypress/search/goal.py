@@ -17,6 +17,7 @@ from tinypress.measure.compute import count_macs, macs_of
 from tinypress.measure.latency_table import LatencyTable
 from tinypress.shrink.budget import Budget, limit_of
 from tinypress.shrink.costs import Costing, costing
+from tinypress.shrink.flow import widths_left
 from tinypress.shrink.groups import Survey
 
 Unit = Literal["parameters", "bytes", "macs", "latency_ms"]
@@ -69,13 +70,13 @@ class Goal:
         layers = timed_layers(model, table)
 
         def cost(gone: NDArray[np.bool_]) -> float:
-            widths = {}
+            widths, of = {}, widths_left(gone)
             for name, (path, (inputs, outputs)) in layers.items():
                 weight = model.get_submodule(path).weight
                 assert isinstance(weight, Tensor)
                 dims = found.labels.get(value_of.get(first[id(weight)], ""), ())
                 if len(dims) > 1:
-                    left = [len(labels) - int(np.count_nonzero(gone[labels])) for labels in dims[:2]]
+                    left = [of(labels) for labels in dims[:2]]
                     grouped = weight.shape[1] != inputs  # its inputs go with its outputs
                     inputs = max(round(inputs * left[0] / outputs), 1) if grouped else left[1]
                     outputs = left[0]

@@ -11,8 +11,6 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import nn
 
 from tinypress.graph import Traced
@@ -40,17 +38,10 @@ class _Number:
     then: Mapping[Role, int]
 
 
-def sizes_by_module(traced: Traced, found: Survey, gone: NDArray[np.bool_]) -> Sizes:
-    """For each module that runs operations: the sizes in them."""
+def sizes_by_module(traced: Traced, found: Survey, left: Callable[[Labels], int]) -> Sizes:
+    """For each module that runs operations: the sizes in them; ``left`` is from ``widths_left``."""
     sizes: dict[str, dict[Role, tuple[int, int]]] = {}
     nodes = traced.by_name()
-    widths: dict[int, tuple[int, int]] = {}  # many values have the same labels
-
-    def before_and_after(labels: Labels) -> tuple[int, int]:
-        if id(labels) not in widths:
-            widths[id(labels)] = (len(labels), len(labels) - int(np.count_nonzero(gone[labels])))
-        return widths[id(labels)]
-
     for node in traced:
         if node.kind != "call":
             continue
@@ -60,7 +51,7 @@ def sizes_by_module(traced: Traced, found: Survey, gone: NDArray[np.bool_]) -> S
             word = (source.tensor or "").rpartition(".")[2] or source.label
             for dims in (found.labels.get(name, ()), *found.parts.get(name, ())):
                 for dim, labels in enumerate(dims):
-                    width = before_and_after(labels)
+                    width = (len(labels), left(labels))
                     role = (word, dim - len(dims))
                     while own.get(role, width) != width:
                         role = (f"{role[0]}'", role[1])

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from tinypress.graph import Node, Traced
+from tinypress.shrink.flow import Labels
 from tinypress.shrink.groups import Survey
 
 aten = torch.ops.aten
@@ -23,22 +22,18 @@ _COUNTING = frozenset((
 
 
 def other_operation(
-    nodes: Sequence[Node], traced: Traced, found: Survey, gone: NDArray[np.bool_]
+    nodes: Sequence[Node], traced: Traced, found: Survey, left: Callable[[Labels], int]
 ) -> str | None:
     """The first of ``nodes`` that has another setting than in ``traced``, or another size than is left of it; None
     where there is none.
 
     Args:
-        nodes: of the cut network, from ``record_like``: the same operations in the same order.
-        gone: for every label of ``found``, from ``removed_labels``.
+        nodes: of the cut network, from ``record_once``: the same operations in the same order.
+        left: the width that is left of a dimension, from ``widths_left``.
     """
-    left: dict[int, int] = {}
     for node, was in zip(nodes, traced, strict=True):
         labels = found.labels.get(was.name, ())
-        for own in labels:
-            if id(own) not in left:
-                left[id(own)] = len(own) - int(np.count_nonzero(gone[own]))
-        due = tuple(left[id(own)] for own in labels)
+        due = tuple(map(left, labels))
         what = was.tensor or f"{was.label} in {was.module or 'forward()'}"
         if labels and node.shape is not None and node.shape != due:
             return f"{what} is {node.shape}, not {due}"

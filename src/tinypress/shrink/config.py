@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from tinypress.facts import Note
-from tinypress.graph.empty import without_values
-from tinypress.graph.record import once
+from tinypress.graph.record import Run
 from tinypress.layers import config_numbers, copy_model, own_config, put_config, replace_module, set_width
 from tinypress.layers.copying import deep_copy
 from tinypress.shrink.adapt import Sizes
@@ -34,15 +33,22 @@ def fit_configs(
     after: nn.Module,
     sizes: Sizes,
     is_right: Callable[[nn.Module], bool],
-    inputs: tuple[Tensor, ...],
+    recorded: Callable[[], Run | None],
 ) -> tuple[Note, ...]:
     """Set the numbers in the configs of ``after``, in place; a note (TP306) for each config that cannot say them.
 
-    ``sizes`` are those that the operations of the network see. What a network computes of ``inputs`` is compared
-    operation by operation, without values; where that does not tell, ``is_right`` tells whether a network computes
-    what it has to, since a number may change that and no shape.
+    A number may change what a network computes and no shape. So every operation is compared, without values; where
+    that does not tell, ``is_right`` is asked.
+
+    Args:
+        before: the whole network.
+        after: the cut network.
+        sizes: those that the operations of the network see.
+        is_right: tells whether a network computes what it has to.
+        recorded: what ``after`` does without values, as it is; None where that cannot be recorded.
     """
     notes = []
+    run: Run | None = None
     for path, layer in networks_of_configs(after):
         due, were = _shapes(layer), _shapes(before.get_submodule(path))
         if due == were:
@@ -60,7 +66,8 @@ def fit_configs(
             said = _fitting(builds, numbers, options, due)
         needed = None
         if said is not None:
-            like = _Likeness(after, path, inputs)
+            run = run or recorded()
+            like = _Likeness(run, path)
             needed = _needed(after, path, builds, numbers, said, options, like, is_right)
         if needed is not None:
             for name, value in needed.items():
@@ -74,31 +81,37 @@ def fit_configs(
 
 
 class _Likeness:
-    """Whether a network computes what ``model`` computes, told on the meta device; None where that cannot be told."""
+    """Whether a network does what was recorded; None where nothing was."""
 
-    def __init__(self, model: nn.Module, path: str, inputs: tuple[Tensor, ...]) -> None:
-        self._model, self._path, self._inputs = without_values(model), path, inputs
-        self._due = None if self._model is None else once(self._model, inputs)
+    def __init__(self, run: Run | None, path: str) -> None:
+        self._run, self._path = run, path
 
     def with_network(self, built: nn.Module) -> bool | None:
         """With ``built`` in the place of the network at the path; ``built`` is used up."""
-        if self._model is None or self._due is None:
+        if self._run is None:
             return None
-        old = self._model.get_submodule(self._path)
-        opened = _put(self._model, self._path, built, old)
-        same = once(opened, self._inputs) == self._due
+        model = self._run.empty.network
+        old = model.get_submodule(self._path)
+        same = self._run.is_of(_put(model, self._path, built, old))
         if self._path:
-            replace_module(self._model, self._path, old)
+            replace_module(model, self._path, old)
         return same
 
     def with_numbers(self, numbers: Mapping[str, int]) -> bool | None:
         """With these numbers in the config of the network at the path."""
-        if self._model is None or self._due is None:
+        if self._run is None:
             return None
-        own_config(self._model, self._path)
+        model = self._run.empty.network
+        own_config(model, self._path)
+        layer = model.get_submodule(self._path)
+        before = config_numbers(layer)
         for name, value in numbers.items():
-            put_config(self._model.get_submodule(self._path), name, value)
-        return once(self._model, self._inputs) == self._due
+            put_config(layer, name, value)
+        same = self._run.is_of(model)
+        if not same:
+            for name in numbers:
+                put_config(layer, name, before[name])
+        return same
 
 
 def configs_without_pairs(before: nn.Module, after: nn.Module) -> tuple[Note, ...]:
@@ -134,11 +147,11 @@ def _shapes(model: nn.Module) -> Shapes:
 
 def _moves(sizes: Sizes) -> dict[int, list[int]]:
     """What each size became, the most frequent first."""
-    counts: dict[int, Counter[int]] = {}
-    for own in sizes.values():
-        for was, now in own.values():
-            counts.setdefault(was, Counter())[now] += 1
-    return {was: [now for now, _ in found.most_common(_MOST_SIZES)] for was, found in counts.items()}
+    counted = Counter(itertools.chain.from_iterable(own.values() for own in sizes.values()))
+    moves: dict[int, list[int]] = {}
+    for (was, now), _ in counted.most_common():
+        moves.setdefault(was, []).append(now)
+    return {was: found[:_MOST_SIZES] for was, found in moves.items()}
 
 
 def _options(numbers: Mapping[str, int], moves: Mapping[int, list[int]]) -> dict[str, list[int]]:

@@ -12,7 +12,7 @@ from torch import nn
 
 from tinypress.graph import Traced
 from tinypress.measure.compute import count_macs
-from tinypress.shrink.flow import Dims
+from tinypress.shrink.flow import widths_left
 from tinypress.shrink.groups import Survey
 
 Cost = Literal["parameters", "bytes", "macs"]
@@ -44,7 +44,12 @@ def costing(traced: Traced, found: Survey, model: nn.Module, cost: Cost) -> Cost
             open_.append((each, dims))
         else:
             fixed += each * tensor.numel()
-    return lambda gone: fixed + sum(each * math.prod(_kept(dims, gone)) for each, dims in open_)
+
+    def cost_of(gone: NDArray[np.bool_]) -> int:
+        left = widths_left(gone)
+        return fixed + sum(each * math.prod(map(left, dims)) for each, dims in open_)
+
+    return cost_of
 
 
 def _macs(traced: Traced, found: Survey, moving: NDArray[np.bool_]) -> Costing:
@@ -54,10 +59,9 @@ def _macs(traced: Traced, found: Survey, moving: NDArray[np.bool_]) -> Costing:
     }
 
     def cost(gone: NDArray[np.bool_]) -> int:
-        return count_macs(traced, lambda name: _kept(open_[name], gone) if name in open_ else whole[name])
+        left = widths_left(gone)
+        return count_macs(
+            traced, lambda name: tuple(map(left, open_[name])) if name in open_ else whole[name]
+        )
 
     return cost
-
-
-def _kept(dims: Dims, gone: NDArray[np.bool_]) -> tuple[int, ...]:
-    return tuple(len(labels) - int(np.count_nonzero(gone[labels])) for labels in dims)

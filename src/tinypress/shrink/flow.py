@@ -7,7 +7,7 @@ of one class are one neuron with everything that hangs on it, and a class that t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -37,6 +37,8 @@ Mark = Literal["batch of a product", "summed in a product"]
 
 Splits = dict[str, dict[int, Labels]]
 
+_ROOM = 1 << 16  # labels at first; twice as many each time they run out
+
 
 class Unfollowed(Exception):
     """A rule met sizes that it was not written for; the operation is then taken as unknown."""
@@ -62,9 +64,9 @@ class Flow:
         self.norms: list[tuple[Labels, Fence]] = []
         self._marks: dict[Mark, list[Labels]] = {}
         self._count = 0
-        self._parent = np.zeros(1024, dtype=np.int64)
+        self._parent = np.zeros(_ROOM, dtype=np.int64)
         # by label that stands for a class, the place of its fences in the list of all sets of fences there are
-        self._held = np.zeros(1024, dtype=np.int64)
+        self._held = np.zeros(_ROOM, dtype=np.int64)
         self._sets: list[dict[Why, Fence]] = [{}]
         self._places: dict[frozenset[Fence], int] = {frozenset(): 0}
         self.values: dict[str, Dims] = {}
@@ -92,13 +94,11 @@ class Flow:
         """For each label the one that stands for its class, the smallest in it."""
         if labels.strides == (0,) and len(labels) > 1:
             return np.broadcast_to(self.find(labels[:1]), labels.shape)
-        roots = self._parent[labels]
-        while True:
-            above = self._parent[roots]
-            if not np.count_nonzero(above != roots):
-                break
+        first = roots = self._parent[labels]
+        while np.count_nonzero((above := self._parent[roots]) != roots):
             roots = above
-        self._parent[labels] = roots
+        if roots is not first:
+            self._parent[labels] = roots
         return roots
 
     def tie(self, one: Labels, other: Labels) -> None:
@@ -117,11 +117,14 @@ class Flow:
                 return
             if count < len(a):
                 a, b = a[apart], b[apart]
-            high = np.maximum(a, b)
-            self._parent[high] = np.minimum(a, b)
+            high, low = np.maximum(a, b), np.minimum(a, b)
+            self._parent[high] = low
+            all_joined = not np.count_nonzero(self._parent[high] != low)
             fenced = self._held[high] > 0
             if np.count_nonzero(fenced):
                 self._hand_over(high[fenced])
+            if all_joined:
+                return
 
     def _hand_over(self, joined: Labels) -> None:
         """Classes that were joined to others give them their fences; where both have one, it is the other's."""
@@ -216,3 +219,17 @@ def _distinct(numbers: Labels) -> list[int]:
 def operation(node: Node) -> Fence:
     """The fence that a call stands for."""
     return Fence("operation", node.label, node.module)
+
+
+def widths_left(gone: NDArray[np.bool_]) -> Callable[[Labels], int]:
+    """How many indices of a dimension stay when the labels that are ``gone`` go; many values share a dimension, which
+    is counted once. The labels have to be alive as long as what is returned."""
+    counted: dict[int, int] = {}
+
+    def left(labels: Labels) -> int:
+        width = counted.get(id(labels))
+        if width is None:
+            width = counted[id(labels)] = len(labels) - int(np.count_nonzero(gone[labels]))
+        return width
+
+    return left

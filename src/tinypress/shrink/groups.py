@@ -49,6 +49,11 @@ class Slice:
         return np.bincount(self.units, minlength=self.width)
 
     @cached_property
+    def each_has_one(self) -> bool:
+        """Whether each neuron has one index."""
+        return len(self.units) == self.width and np.array_equal(self.units, np.arange(self.width))
+
+    @cached_property
     def indices(self) -> tuple[tuple[int, ...], ...]:
         """The indices of each neuron."""
         ends = np.cumsum(self.counts).tolist()

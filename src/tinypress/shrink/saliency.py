@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -169,8 +170,10 @@ def _rows(tensor: Tensor, part: Slice) -> Tensor:
 
 def _per_unit(values: Tensor, part: Slice) -> Tensor:
     """Values by index summed up by unit."""
-    units, at = torch.from_numpy(part.units), torch.from_numpy(part.at)
-    return torch.zeros(part.width, dtype=torch.float64).index_add_(0, units, values[at])
+    values_at = values.numpy()[part.at]
+    if part.each_has_one:
+        return torch.from_numpy(values_at)
+    return torch.from_numpy(np.bincount(part.units, weights=values_at, minlength=part.width))
 
 
 _BLOCK = 1 << 20  # numbers: their squares stay in the cache
@@ -181,6 +184,8 @@ def _squares(tensor: Tensor, dim: int) -> Tensor:
     values = tensor.detach()
     if values.dtype in (torch.float16, torch.bfloat16):
         values = values.float()
+    if values.dim() == 1:
+        return values.double().square().cpu()
     # torch's norms over the first dimensions of a tensor jump through its memory: this goes through it once
     before, size = math.prod(values.shape[:dim]), values.shape[dim]
     cube = values.reshape(before, size, -1)
@@ -193,7 +198,7 @@ def _squares(tensor: Tensor, dim: int) -> Tensor:
 
 
 def _mean_of_one(places: Sequence[Tensor]) -> Tensor:
-    scaled = [place / place.mean() if float(place.mean()) > 0 else place for place in places]
+    scaled = [place / mean if (mean := float(place.mean())) > 0 else place for place in places]
     return torch.stack(scaled).sum(0)
 
 

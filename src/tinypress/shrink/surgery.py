@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from tinypress.facts import Change, Note
 from tinypress.graph import Traced, forward_eval, tensors_of
-from tinypress.graph.record import record_like
+from tinypress.graph.record import Run, record_once
 from tinypress.layers import (
     Size,
     attributes_of,
@@ -26,6 +26,7 @@ from tinypress.shrink.adapt import Sizes, adapt, said, sizes_by_module
 from tinypress.shrink.alike import other_operation
 from tinypress.shrink.config import fit_configs, networks_of_configs
 from tinypress.shrink.cutting import Cut, cut_out, thinner_tensors, with_tensors
+from tinypress.shrink.flow import widths_left
 from tinypress.shrink.groups import Survey
 from tinypress.shrink.reference import masked_outputs, removed_labels
 
@@ -110,7 +111,10 @@ def _with_configs(model: nn.Module, tried: _Tried, traced: Traced, notes: tuple[
         due = tried.outputs
         return due is not None and difference(other, traced.given, due, _SAME) is None
 
-    more = fit_configs(model, smaller, tried.sizes, is_right, traced.given)
+    def recorded() -> Run | None:
+        return tried.run or record_once(smaller, traced.given)
+
+    more = fit_configs(model, smaller, tried.sizes, is_right, recorded)
     return Outcome(smaller, changes_between(model, smaller), (*notes, *more))
 
 
@@ -120,13 +124,14 @@ def _gone(found: Survey, cuts: Sequence[Cut]) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True)
 class _Tried:
-    """A cut network, what it returns for the example if that was asked, the sizes before and after, and what is wrong
-    with it."""
+    """A cut network, what it returns for the example or else what it does without values, the sizes before and after,
+    and what is wrong with it."""
 
     model: nn.Module
-    outputs: tuple[Tensor, ...] | None
     sizes: Sizes
     failure: str | None
+    outputs: tuple[Tensor, ...] | None = None
+    run: Run | None = None
 
 
 def _operated(
@@ -165,9 +170,9 @@ def _operated(
         return most
 
     wide = all(x.dtype == torch.float64 for x in due if x.is_floating_point())
-    sizes = sizes_by_module(traced, found, gone)
+    sizes = sizes_by_module(traced, found, widths_left(gone))
     failure = adapt(smaller, sizes, off, _EQUAL[wide], _TOLERANCE[wide])
-    return _Tried(smaller, outputs, sizes, failure)
+    return _Tried(smaller, sizes, failure, outputs=outputs)
 
 
 def _like_the_whole(
@@ -179,17 +184,20 @@ def _like_the_whole(
 ) -> _Tried:
     """As ``_operated``, but a network is right that does the operations of the whole one on the sizes that are due."""
     smaller = cut_out(model, cuts)
-    gone = _gone(found, cuts)
+    left = widths_left(_gone(found, cuts))
+    run: Run | None = None
 
     def off(tried: nn.Module) -> float | str:
-        nodes = record_like(tried, traced)
-        if nodes is not None:
-            return other_operation(nodes, traced, found, gone) or 0.0
+        nonlocal run
+        run = record_once(tried, traced.example, like=traced.nodes)
+        if run is not None:
+            return other_operation(run.nodes, traced, found, left) or 0.0
         outputs = _attempt(tried, traced.given, None)
         return outputs if isinstance(outputs, str) else "it does other operations than the whole network"
 
-    sizes = sizes_by_module(traced, found, gone)
-    return _Tried(smaller, None, sizes, adapt(smaller, sizes, off, 0.0, 0.0))
+    sizes = sizes_by_module(traced, found, left)
+    failure = adapt(smaller, sizes, off, 0.0, 0.0)
+    return _Tried(smaller, sizes, failure, run=run)
 
 
 _Case = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
