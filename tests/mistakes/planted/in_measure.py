@@ -1,0 +1,141 @@
+"""Mistakes in ``measure``."""
+
+from planted.mistake import Planted
+
+MISTAKES: tuple[Planted, ...] = (
+    Planted(
+        "a channel's own scale counts as noise",
+        "measure/side_by_side.py",
+        "np.divide(xy * xy, yy, out=np.zeros_like(yy), where=yy > 0)",
+        "2 * xy - yy",
+        "measure/test_side_by_side.py::test_the_ratio_of_a_layer_is_that_of_its_rounded_output",
+    ),
+    Planted(
+        "four bits take no bytes",
+        "measure/weights.py",
+        "math.ceil(parameter.numel() * bits / 8)",
+        "parameter.numel() * (bits // 8)",
+        "measure/test_weights.py::test_four_bits_are_half_a_byte",
+    ),
+    Planted(
+        "four bits take a byte each",
+        "measure/weights.py",
+        "math.ceil(parameter.numel() * bits / 8)",
+        "parameter.numel() * math.ceil(bits / 8)",
+        "measure/test_weights.py::test_four_bits_are_half_a_byte",
+    ),
+    Planted(
+        "shared parameters are counted twice",
+        "measure/weights.py",
+        "once.setdefault(id(parameter), ",
+        "once.setdefault((layer, name), ",
+        "measure/test_weights.py::test_shared_parameters_count_once",
+    ),
+    Planted(
+        "scales count as parameters",
+        "measure/artifact.py",
+        "if name in constants or tensor.data_type in _SHAPES:",
+        "if tensor.data_type in _SHAPES:",
+        "measure/test_artifact.py::test_integers_count_once_and_their_scales_are_no_parameters",
+    ),
+    Planted(
+        "a grouped convolution multiplies all channels",
+        "measure/artifact.py",
+        "return out * math.prod(weight[1:])",
+        "return out * shapes[node.input[0]][1] * math.prod(weight[2:])",
+        "measure/test_artifact.py::test_a_grouped_convolution_multiplies_its_own_channels_only",
+    ),
+    Planted(
+        "int8 costs what float costs, and float what int8",
+        "measure/energy.py",
+        """macs_int8 * (MULTIPLY_INT8 + ADD_INT8)
+        + macs_float *""",
+        """macs_float * (MULTIPLY_INT8 + ADD_INT8)
+        + macs_int8 *""",
+        "measure/test_energy.py::test_each_operation_costs_its_published_energy",
+    ),
+    Planted(
+        "the latency ratio is upside down",
+        "measure/latency.py",
+        "_latency(now, [y / x for x, y in",
+        "_latency(now, [x / y for x, y in",
+        "measure/test_latency.py::test_it_is_the_candidate_over_the_baseline",
+    ),
+    Planted(
+        "Tango's interval of the swapped models",
+        "measure/verdict.py",
+        "interval.tango(b, c,",
+        "interval.tango(c, b,",
+        "measure/test_verdict.py::test_a_worse_candidate_has_a_positive_drop_in_points",
+    ),
+    Planted(
+        "a worse candidate has a negative drop",
+        "measure/verdict.py",
+        "value = (b - c) / len(targets)",
+        "value = (c - b) / len(targets)",
+        "measure/test_verdict.py::test_a_worse_candidate_has_a_positive_drop_in_points",
+    ),
+    Planted(
+        "the drop of an error has the wrong sign",
+        "measure/verdict.py",
+        "if not metric.higher_is_better:",
+        "if metric.higher_is_better:",
+        "measure/test_verdict.py::test_where_lower_is_better_a_larger_error_is_a_positive_drop",
+    ),
+    Planted(
+        "points are shares",
+        "measure/verdict.py",
+        "factor = 100.0 if",
+        "factor = 1.0 if",
+        "measure/test_verdict.py::test_a_worse_candidate_has_a_positive_drop_in_points",
+    ),
+    Planted(
+        "samples are drawn instead of groups",
+        "measure/resample.py",
+        "    if groups is None:\n        return np.arange(len(targets))",
+        "    if True:\n        return np.arange(len(targets))",
+        "measure/test_verdict.py::test_groups_widen_the_interval_of_samples_that_agree",
+    ),
+    Planted(
+        "an interval narrower than Tango's is kept",
+        "measure/verdict.py",
+        "low, high = min(low, below), max(high, above)\n        methods",
+        "low, high = below, above\n        methods",
+        "measure/test_verdict.py::test_equal_models_are_not_called_certain",
+    ),
+    Planted(
+        "within is read off the lower end",
+        "measure/verdict.py",
+        "if high <= tolerance:",
+        "if low <= tolerance:",
+        "measure/test_verdict.py::test_the_verdict_reads_the_right_end",
+    ),
+    Planted(
+        "McNemar's p is one-sided",
+        "measure/interval.py",
+        "min(1.0, 2 * _lower_tail(",
+        "min(1.0, _lower_tail(",
+        "measure/test_verdict.py::test_a_worse_candidate_has_a_positive_drop_in_points",
+    ),
+    Planted(
+        "the last samples are not evaluated",
+        "measure/quality.py",
+        "range(0, len(split), batch_size)",
+        "range(0, len(split) - batch_size + 1, batch_size)",
+        "measure/test_quality.py::test_evaluate_feeds_every_sample_once_and_in_order",
+    ),
+    Planted(
+        "the standard error of a mean over seeds is taken for their spread",
+        "measure/seeds.py",
+        "_spread(values) / math.sqrt(count)",
+        "_spread(values)",
+        "measure/test_seeds.py::test_students_interval",
+    ),
+    Planted(
+        "the luck of the test samples averages out over seeds",
+        "measure/seeds.py",
+        "low, high = both(value, of_samples, of_seeds)",
+        "low, high = of_seeds",
+        "measure/test_seeds.py::test_the_interval_covers_the_truth_where_seeds_and_samples_are_both_luck",
+    ),
+)
