@@ -11,11 +11,12 @@ from torch import nn
 from press.small import small_task
 from tinypress.errors import InputError, RecipeError
 from tinypress.facts import Compressed
+from tinypress.press.bench import Bench
 from tinypress.press.bit_latency import measure_bit_latencies
 from tinypress.press.engine import Engine
 from tinypress.press.recipe import step_from
 from tinypress.press.step import Quantize
-from tinypress.press.steps import Bench, apply_step
+from tinypress.press.steps import apply_step
 from tinypress.quantize import LayerBits, choose_bits
 
 

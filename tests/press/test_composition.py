@@ -21,6 +21,7 @@ from tinypress.archive import read_archive, write_archive
 from tinypress.errors import RecipeError
 from tinypress.facts import Compressed
 from tinypress.layers import stock_name
+from tinypress.press.bench import Bench
 from tinypress.press.composition import Promise, contract_of, refusal
 from tinypress.press.compositions import completed, label_of, usual_steps
 from tinypress.press.engine import Engine
@@ -40,7 +41,7 @@ from tinypress.press.step import (
     Structured,
     Student,
 )
-from tinypress.press.steps import Bench, apply_step
+from tinypress.press.steps import apply_step
 from tinypress.prune import calculate_sparsity
 from tinypress.runtimes.onnx import open_onnx
 from tinypress.ship import write_onnx

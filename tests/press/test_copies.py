@@ -12,10 +12,11 @@ from torch import Tensor
 from press.small import small_task
 from tinypress.errors import RecipeError, TaskError
 from tinypress.facts import Compressed
+from tinypress.press.bench import Bench
 from tinypress.press.engine import Engine
 from tinypress.press.recipe import Recipe
 from tinypress.press.step import Distill, Gradual, Qat, Recover
-from tinypress.press.steps import Bench, apply_step, check_task
+from tinypress.press.steps import apply_step, check_task
 
 TASK = small_task()
 SEEN: list[Tensor] = []

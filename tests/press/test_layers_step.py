@@ -12,9 +12,10 @@ from press.small import samples
 from tinypress.archive import read_archive, write_archive
 from tinypress.errors import RecipeError
 from tinypress.facts import Compressed
+from tinypress.press.bench import Bench
 from tinypress.press.engine import Engine
 from tinypress.press.step import Distill, Layers, Magnitude, Quantize, Recover, Step, Structured
-from tinypress.press.steps import Bench, apply_step
+from tinypress.press.steps import apply_step
 from tinypress.task import Task, Training
 
 

@@ -14,13 +14,14 @@ from tinypress.distill import IndependentClasses, WeightedSum
 from tinypress.errors import InputError, RecipeError
 from tinypress.facts import Compressed
 from tinypress.measure.packed import packed_weights
+from tinypress.press.bench import Bench
 from tinypress.press.compare import BASELINE
 from tinypress.press.engine import Engine
 from tinypress.press.lessons import loss_of
 from tinypress.press.pipeline import press
 from tinypress.press.recipe import Recipe, parse_recipes
 from tinypress.press.step import Distill, Layers, Quantize
-from tinypress.press.steps import Bench, apply_step
+from tinypress.press.steps import apply_step
 from tinypress.quantize import dequantize_layer_weights
 from tinypress.receipt import Receipt
 from tinypress.task import Split, Task, Training

@@ -14,12 +14,13 @@ from tinypress.archive import read_archive
 from tinypress.errors import InputError, RecipeError
 from tinypress.facts import Compressed
 from tinypress.measure.packed import packed_weights
+from tinypress.press.bench import Bench
 from tinypress.press.compare import BASELINE
 from tinypress.press.engine import Engine
 from tinypress.press.pipeline import press
 from tinypress.press.recipe import Recipe, step_from
 from tinypress.press.step import Magnitude, Quantize
-from tinypress.press.steps import Bench, apply_step
+from tinypress.press.steps import apply_step
 from tinypress.press.verify import verify
 from tinypress.quantize import dequantize_layer_weights
 from tinypress.train.processes import one_process

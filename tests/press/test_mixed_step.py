@@ -11,9 +11,10 @@ from press.small import small_task
 from tinypress.archive import read_archive, write_archive
 from tinypress.errors import InputError, RecipeError
 from tinypress.facts import Compressed
+from tinypress.press.bench import Bench
 from tinypress.press.engine import Engine
 from tinypress.press.step import Quantize
-from tinypress.press.steps import Bench, apply_step
+from tinypress.press.steps import apply_step
 from tinypress.quantize.sensitivity import weight_bytes
 from tinypress.runtimes.onnx import open_onnx
 from tinypress.ship import write_onnx

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from press.small import small_task
 from tinypress.errors import InputError, ModelError, RecipeError, TinypressError
 from tinypress.facts import Compressed, QuantPlan
+from tinypress.press.bench import Bench
 from tinypress.press.carry_out import carry_out
 from tinypress.press.compare import BASELINE
 from tinypress.press.composition import batch_norm_is_stale, check_state, contract_of, refusal
@@ -37,7 +38,7 @@ from tinypress.press.step import (
     Structured,
     Student,
 )
-from tinypress.press.steps import Bench, apply_step
+from tinypress.press.steps import apply_step
 from tinypress.train import reestimate_batch_norm
 
 TASK = small_task()

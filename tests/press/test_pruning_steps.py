@@ -12,10 +12,11 @@ from torch import nn
 from press.small import small_task
 from tinypress.errors import InputError, RecipeError, TaskError
 from tinypress.facts import Compressed
+from tinypress.press.bench import Bench
 from tinypress.press.engine import Engine
 from tinypress.press.recipe import Recipe, check_order, step_from
 from tinypress.press.step import Gradual, Magnitude, Student
-from tinypress.press.steps import Bench, apply_step, check_task
+from tinypress.press.steps import apply_step, check_task
 from tinypress.prune import calculate_sparsity, erk_counts, prune_weights_by_magnitude
 from tinypress.train.checkpoint import Checkpoint
 

@@ -11,10 +11,11 @@ from press.small import small_task
 from tinypress.distill import CosineLoss, InfoNCE
 from tinypress.errors import RecipeError, TaskError
 from tinypress.facts import Compressed
+from tinypress.press.bench import Bench
 from tinypress.press.engine import Engine
 from tinypress.press.recipe import Recipe, parse_recipes
 from tinypress.press.step import Qat
-from tinypress.press.steps import Bench, apply_step, check_task
+from tinypress.press.steps import apply_step, check_task
 
 TASK = small_task()
 

@@ -11,13 +11,14 @@ from tinypress.facts import Compressed
 from tinypress.graph import trace
 from tinypress.measure.compute import count_macs
 from tinypress.press import steps as press_steps
+from tinypress.press.bench import Bench
 from tinypress.press.carry_out import carry_out
 from tinypress.press.engine import Engine
 from tinypress.press.recipe import Recipe
 from tinypress.press.rehearse import rehearse
 from tinypress.press.run_folder import RunFolder
 from tinypress.press.step import Magnitude, Quantize, Structured
-from tinypress.press.steps import Bench, apply_step
+from tinypress.press.steps import apply_step
 from tinypress.search import netadapt
 
 SEARCH = Structured(macs=0.5, search=True)

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 from tinypress.errors import ModelError
 from tinypress.facts import Compressed
+from tinypress.press.bench import Bench
 from tinypress.press.engine import Engine
 from tinypress.press.recipe import Recipe
 from tinypress.press.rehearse import without_training
 from tinypress.press.step import Step
-from tinypress.press.steps import Bench, apply_step
+from tinypress.press.steps import apply_step
 from tinypress.receipt import Finding
 from tinypress.task import Task
 

@@ -11,11 +11,12 @@ from torch import nn
 
 from tinypress.facts import Compressed, Note
 from tinypress.files import canonical, sha256
+from tinypress.press.bench import Bench
 from tinypress.press.composition import Promise, batch_norm_is_stale, contract_of
 from tinypress.press.recipe import Recipe
 from tinypress.press.run_folder import RunFolder
 from tinypress.press.step import Step
-from tinypress.press.steps import Bench, apply_step
+from tinypress.press.steps import apply_step
 from tinypress.task import Split
 from tinypress.train.batchnorm import reestimate_batch_norm
 

@@ -19,6 +19,7 @@ from tinypress.facts import Compressed
 from tinypress.files import write_json
 from tinypress.measure.quality import NamedMetric
 from tinypress.measure.verdict import paired_drop
+from tinypress.press.bench import Bench
 from tinypress.press.carry_out import carry_out
 from tinypress.press.check import check_arguments, check_model, metric_of
 from tinypress.press.compare import BASELINE
@@ -45,7 +46,7 @@ from tinypress.press.step import (
     Structured,
     Student,
 )
-from tinypress.press.steps import Bench, apply_step, check_task
+from tinypress.press.steps import apply_step, check_task
 from tinypress.press.threads import torch_threads
 from tinypress.task import Task
 from tinypress.train.loop import Progress, silent

@@ -16,6 +16,7 @@ from tinypress.files import sha256, write_json
 from tinypress.measure.machine import machine
 from tinypress.measure.quality import NamedMetric
 from tinypress.press.applicable import applicable
+from tinypress.press.bench import Bench
 from tinypress.press.carry_out import carry_out
 from tinypress.press.check import check_arguments, check_model, check_recipes, metric_of
 from tinypress.press.choose import choose, pareto, passed_over
@@ -33,7 +34,7 @@ from tinypress.press.recipe import Recipe
 from tinypress.press.rehearse import rehearse
 from tinypress.press.run_folder import RunFolder, open_run, read_receipt
 from tinypress.press.shipped import Shipped, companions_of, files_beside, ship, shipments, with_files
-from tinypress.press.steps import Bench, check_task
+from tinypress.press.steps import check_task
 from tinypress.press.threads import torch_threads
 from tinypress.receipt import Candidate, Finding, Machine, Receipt, Tolerance
 from tinypress.task import Task

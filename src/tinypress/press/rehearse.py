@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tinypress.facts import Compressed
+from tinypress.press.bench import Bench
 from tinypress.press.composition import contract_of
 from tinypress.press.recipe import Recipe
 from tinypress.press.step import (
@@ -22,7 +23,7 @@ from tinypress.press.step import (
     Structured,
     Student,
 )
-from tinypress.press.steps import Bench, apply_step
+from tinypress.press.steps import apply_step
 
 
 def rehearse(bench: Bench, recipes: Sequence[Recipe]) -> None:

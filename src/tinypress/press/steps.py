@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
-from torch import nn
 
 from tinypress.distill import train_with_distillation
-from tinypress.errors import InputError, ModelError, TaskError
+from tinypress.errors import TaskError
 from tinypress.facts import Change, Compressed
-from tinypress.layers import owned_tensors, rebuild, structure
-from tinypress.press.bit_latency import measure_bit_latencies
+from tinypress.press.bench import Bench
 from tinypress.press.composition import check_state, contract_of
-from tinypress.press.engine import Engine
 from tinypress.press.ensured import kept_notes
 from tinypress.press.lessons import loss_of
+from tinypress.press.quantized import quantized
 from tinypress.press.recipe import Recipe
 from tinypress.press.smaller import factorized, searched, shallower, structured
 from tinypress.press.step import (
@@ -34,36 +31,16 @@ from tinypress.press.step import (
     Structured,
     Student,
 )
+from tinypress.press.students import untrained
 from tinypress.press.trained_quantized import Course, trained_quantized
 from tinypress.press.zeros import check_score, zeroed, zeroed_gradually
 from tinypress.prune import keep_zeros
-from tinypress.quantize import (
-    Reconstruction,
-    choose_bits,
-    measure_sensitivity,
-    quantize_model,
-    quantize_weights,
-)
 from tinypress.shrink import OF_THE_LOSS, shrink_model
 from tinypress.shrink.keep import check_paths
-from tinypress.task import Split, Task
+from tinypress.task import Task
 from tinypress.train.augmented import augmented
-from tinypress.train.checkpoint import Checkpoint
-from tinypress.train.loop import Progress, Schedule, fit, silent, supervised
-from tinypress.train.processes import Processes
+from tinypress.train.loop import Schedule, fit, supervised
 from tinypress.train.recovery import task_schedule
-
-
-@dataclass(frozen=True)
-class Bench:
-    """What every step works with: the task, the engine, the seed, who watches, where a training is kept and done."""
-
-    task: Task
-    engine: Engine
-    seed: int
-    progress: Progress = silent
-    checkpoint: Checkpoint | None = None
-    processes: Processes | None = None
 
 
 def check_task(bench: Bench, recipe: Recipe) -> None:
@@ -140,7 +117,7 @@ def apply_step(step: Step, before: Compressed, bench: Bench, *, from_scratch: bo
             after = shallower(step, before, bench.task, bench.seed, bench.progress)
             after = _join(before, after, pruned=after.pruned)
         case Student():
-            after = _student(step, bench)
+            after = untrained(step, bench)
         case Recover():
             after = _recover(step, before, bench, from_scratch)
         case Distill():
@@ -150,7 +127,7 @@ def apply_step(step: Step, before: Compressed, bench: Bench, *, from_scratch: bo
             course = Course(schedule, bench.checkpoint, bench.processes, bench.progress)
             after = trained_quantized(step, before, bench.task, bench.engine.loss, course)
         case Quantize():
-            after = _quantize(step, before, bench)
+            after = quantized(step, before, bench)
     example = bench.task.example_inputs
     with torch.no_grad():
         shape = copy.deepcopy(bench.task.model).eval()(*example).shape
@@ -187,47 +164,6 @@ def _shrink(ratio: float, importance: str, before: Compressed, bench: Bench) -> 
         shrink=bench.engine.shrink,
     )
     return _join(before, after, pruned=before.pruned)
-
-
-def _student(step: Student, bench: Bench) -> Compressed:
-    """An untrained network as small as the trained one would be after ``shrink``."""
-    assert bench.task.build is not None
-    smaller = shrink_model(bench.task.model, step.ratio, bench.task.example_inputs)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(bench.seed)
-        built = _built(step, bench.task)
-        student = rebuild(built, structure(smaller.model))
-        as_built = dict(built.named_modules())
-        for name, layer in student.named_modules():
-            _initialise(layer, as_built[name], f"student(ratio={step.ratio})")
-    return Compressed(student, smaller.changes, smaller.notes)
-
-
-def _initialise(layer: nn.Module, as_built: nn.Module, call: str) -> None:
-    """Start a layer that became smaller from new random numbers; one of full size keeps those of build()."""
-    shapes = {name: x.shape for name, x in owned_tensors(layer).items()}
-    if shapes == {name: x.shape for name, x in owned_tensors(as_built).items()}:
-        return
-    reset = getattr(layer, "reset_parameters", None)
-    if not callable(reset):
-        raise ModelError(
-            call,
-            f"{type(layer).__name__} has parameters but no reset_parameters()",
-            "Add that method, so that a smaller network can be initialised",
-        )
-    reset()
-
-
-def _built(step: Student, task: Task) -> nn.Module:
-    call = f"student(ratio={step.ratio}) of task {task.name!r}"
-    assert task.build is not None
-    try:
-        model = task.build()
-    except Exception as error:
-        raise TaskError(call, f"build() failed: {type(error).__name__}: {error}", "Mend it") from error
-    if not isinstance(model, nn.Module):
-        raise TaskError(call, f"build() returned a {type(model).__name__}", "Return the untrained network")
-    return model
 
 
 def _schedule(
@@ -279,95 +215,3 @@ def _distill(step: Distill, before: Compressed, bench: Bench, from_scratch: bool
         processes=bench.processes,
         progress=bench.progress,
     )
-
-
-def _quantize(step: Quantize, before: Compressed, bench: Bench) -> Compressed:
-    task = bench.task
-    train = task.train if step.calibrate_on == "train" else None
-    samples = train if train is not None else task.validation
-    order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(bench.seed))
-    calibration = samples.take(order[: step.calibration_samples])
-    if step.weights_only:
-        return quantize_weights(
-            before,
-            _bits(step, before, calibration, bench),
-            group_size=step.group_size,
-            method=step.method,
-            scheme=step.scheme,
-            calibration=calibration,
-            example_inputs=task.example_inputs,
-            embeddings=step.embeddings,
-            keep=step.keep,
-            batch_norm=calibration if step.batch_norm else None,
-            equalize=step.equalize,
-            bias_correction=step.bias_correction,
-            power_of_two=step.power_of_two,
-            reference=task.train,
-            reconstruction=_reconstruction(step, bench.seed) if step.method == "blocks" else None,
-            processes=bench.processes,
-            progress=bench.progress,
-        )
-    return quantize_model(
-        before,
-        calibration,
-        task.example_inputs,
-        bits=dict(step.layers) if step.layers else step.bits,
-        scheme=step.scheme,
-        per_channel=step.per_channel,
-        keep=step.keep,
-        dynamic=step.dynamic,
-        ranges=step.ranges,
-        other_ranges=dict(step.other_ranges),
-        percentile=step.percentile,
-        reference=task.train,
-        equalize=step.equalize,
-        smooth=step.smooth,
-        bias_correction=step.bias_correction,
-        batch_norm=calibration if step.batch_norm else None,
-        power_of_two=step.power_of_two,
-        quantize=bench.engine.quantize,
-        progress=bench.progress,
-    )
-
-
-def _reconstruction(step: Quantize, seed: int) -> Reconstruction:
-    return Reconstruction(
-        step.block_steps, step.block_batch, step.weight_rate, step.scale_rate, step.bias_rate, seed
-    )
-
-
-def _bits(step: Quantize, before: Compressed, calibration: Split, bench: Bench) -> int | Mapping[str, int]:
-    """For all layers alike, by the step's table, or chosen under its budget by what each layer loses."""
-    if step.budget_bytes is None and step.budget_ms is None:
-        return dict(step.layers) if step.layers else step.bits
-    measured = measure_sensitivity(
-        before,
-        calibration,
-        bench.task.example_inputs,
-        step.choices,
-        scheme=step.scheme,
-        group_size=step.group_size,
-        embeddings=step.embeddings,
-        keep=step.keep,
-        cache=None if bench.checkpoint is None else bench.checkpoint.path,
-        progress=bench.progress,
-    )
-    if step.budget_ms is not None:
-        measured = measure_bit_latencies(
-            measured,
-            before,
-            bench.task.example_inputs,
-            scheme=step.scheme,
-            group_size=step.group_size,
-            progress=bench.progress,
-        )
-    mixed = choose_bits(measured, step.budget_bytes, budget_ms=step.budget_ms)
-    if not mixed.bits:
-        raise InputError(
-            f"step {step.model_dump()}",
-            f"all weights as floats take {mixed.weight_bytes} bytes"
-            + ("" if mixed.latency_ms is None else f" and {mixed.latency_ms:.4g} ms")
-            + ", so that the budget changes nothing",
-            "Give less, or leave the step out",
-        )
-    return mixed.bits

@@ -13,7 +13,7 @@ from tinypress.arguments import is_number, is_whole
 from tinypress.errors import InputError, ModelError
 from tinypress.shrink.budget import Budget, Limit, limit_of
 from tinypress.shrink.costs import Cost
-from tinypress.shrink.groups import Units
+from tinypress.shrink.follow import Units
 from tinypress.shrink.importance import check_method
 from tinypress.shrink.keep import check_paths
 from tinypress.shrink.saliency import SALIENCIES, Loss, Saliency

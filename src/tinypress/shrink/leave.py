@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from tinypress.layers import Zero, copy_model, replace_module, shorten
 from tinypress.shrink.branches import Branch, outputs_without_branches
+from tinypress.shrink.distance import difference
 from tinypress.shrink.residual import Residual, outputs_without
-from tinypress.shrink.surgery import difference
 
 Way = Literal["list", "identity", "branch"]
 """How a layer leaves: the list that holds it becomes shorter, ``nn.Identity`` takes its place, or of a branch

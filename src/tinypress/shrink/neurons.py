@@ -15,10 +15,11 @@ from tinypress.layers import copy_model
 from tinypress.protocols import Shrink
 from tinypress.shrink.activity import record_activity
 from tinypress.shrink.cutting import Cut
+from tinypress.shrink.distance import check_forward
 from tinypress.shrink.groups import Group, Survey, has_neurons, neuron_dim, note, survey
 from tinypress.shrink.importance import Importance, check_method, group_importance, least_important
 from tinypress.shrink.keep import check_paths, held_by
-from tinypress.shrink.surgery import Outcome, check_forward, operate
+from tinypress.shrink.surgery import Outcome, operate
 
 
 def prune_layer_neurons(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -29,12 +28,12 @@ from tinypress.shrink.asked import (
     yes_or_no,
 )
 from tinypress.shrink.budget import Budget, measured
-from tinypress.shrink.choose import Blocks, Cuts, blocks_of, by_budget, by_rank, by_share, cuts_of
+from tinypress.shrink.candidates import blocks_of_all, chosen
 from tinypress.shrink.collector import without_collector
-from tinypress.shrink.costs import Cost, Costing, costing
-from tinypress.shrink.cutting import Cut, cut_out
-from tinypress.shrink.groups import Survey, Units, note, survey
-from tinypress.shrink.keep import held_by
+from tinypress.shrink.costs import Cost, costing
+from tinypress.shrink.cutting import Cut
+from tinypress.shrink.follow import Units
+from tinypress.shrink.groups import Survey, note, survey
 from tinypress.shrink.observe import activities
 from tinypress.shrink.reference import removed_labels
 from tinypress.shrink.saliency import (
@@ -44,7 +43,6 @@ from tinypress.shrink.saliency import (
     Loss,
     Saliency,
     gradients,
-    score_units,
 )
 from tinypress.shrink.surgery import operate
 from tinypress.train.progress import Progress, silent
@@ -239,7 +237,7 @@ def _step(
     while True:
         stuck = [each.layer for each in back if each.layer is not None]
         try:
-            blocks, notes = _blocks_of_all(asked, traced, found, model, evidence, stuck)
+            blocks, notes = blocks_of_all(asked, traced, found, model, evidence, stuck)
         except ModelError:  # a score that is no number
             if check is not None:
                 check()
@@ -257,7 +255,7 @@ def _step(
             scored = {part.tensor for own in blocks for part in found.groups[own.group].slices}
             if not all(_is_finite(x) for name, x in named_tensors(model)[0].items() if name not in scored):
                 check()
-        cuts = _chosen(asked, traced, found, model, blocks, whole, back)
+        cuts = chosen(asked, traced, found, model, blocks, whole, back)
         if asked.limit is not None and not cuts:
             text = f"nothing has to leave: the budget of {asked.limit[1]:.6g} {asked.limit[0]} is met already"
             notes.append(Note("TP307", "note", None, text))
@@ -272,101 +270,6 @@ def _step(
         if asked.limit is None or not again:
             return Compressed(outcome.model, outcome.changes, (*fenced, *notes, *back, *outcome.notes))
         back += again
-
-
-def _blocks_of_all(
-    asked: Asked, traced: Traced, found: Survey, model: nn.Module, evidence: Evidence, stuck: Sequence[str]
-) -> tuple[list[Blocks], list[Note]]:
-    """What can leave each group but those of the layers that are ``stuck``, and a note for each that keeps all."""
-    notes: list[Note] = []
-    blocks: list[Blocks] = []
-    parameters, buffers = named_tensors(model)
-    tensors = {**parameters, **buffers}
-    cost = None if asked.per is None else costing(traced, found, model, asked.per)
-    for number, group in enumerate(found.groups):
-        if group.producers[0] in stuck:
-            continue
-        held = held_by(group.producers, asked.keep)
-        if held is not None:
-            text = f"{', '.join(group.producers)}: all units are kept as asked (keep={held!r})"
-            notes.append(Note("TP303", "note", group.producers[0], text))
-            continue
-        own = _blocks(asked, found, tensors, evidence, number, cost)
-        if own:
-            blocks.append(own)
-        else:
-            text = f"{group.producers[0]} keeps its {group.width} units: fewer than one step can leave"
-            notes.append(Note("TP303", "note", group.producers[0], text))
-    return blocks, notes
-
-
-def _blocks(
-    asked: Asked,
-    found: Survey,
-    tensors: Mapping[str, Tensor],
-    evidence: Evidence,
-    number: int,
-    cost: Costing | None,
-) -> Blocks:
-    group = found.groups[number]
-    scores = score_units(tensors, group, number, asked.importance, evidence, asked.seed)
-    if asked.importance not in OF_THE_LOSS and float(scores.mean()) > 0:
-        scores = scores / scores.mean()
-    price = 1.0
-    if cost is not None:
-        nothing, one = (cost(removed_labels(found, cut)) for cut in ({}, {number: (0,)}))
-        price = max(nothing - one, 1) / max(nothing, 1)
-    return blocks_of(number, group, scores, multiple=asked.multiple, min_width=asked.min_width, price=price)
-
-
-def _chosen(
-    asked: Asked,
-    traced: Traced,
-    found: Survey,
-    model: nn.Module,
-    blocks: Sequence[Blocks],
-    whole: Mapping[tuple[str, ...], int],
-    back: Sequence[Note],
-) -> Cuts:
-    if asked.ratio is not None:
-        groups = [found.groups[own.group] for own in blocks]
-        full = [whole.get(group.producers, group.width) for group in groups]
-        left = [group.width for group in groups]
-        if asked.together:
-            return by_rank(blocks, round(asked.ratio * sum(full)) - (sum(full) - sum(left)))
-        pairs = zip(full, left, strict=True)
-        return by_share(blocks, [round(asked.ratio * width) - (width - now) for width, now in pairs])
-    assert asked.limit is not None
-    cost, most = asked.limit
-    if asked.measure is not None:
-        measure = asked.measure
-        count = itertools.count(1)
-        tries = 2 + sum(map(len, blocks)).bit_length()  # as it is, with all gone, and by halves
-
-        def of(cuts: Cuts) -> float:
-            tried = cut_out(model, [Cut(found.groups[n], gone) for n, gone in cuts.items()])
-            cost = measured(asked.call, measure, tried)
-            number = next(count)
-            asked.progress("measuring smaller networks", number, max(number, tries))
-            return cost
-    else:
-        counted = costing(traced, found, model, cost)  # type: ignore[arg-type]
-
-        def of(cuts: Cuts) -> float:
-            return counted(removed_labels(found, cuts))
-
-    if of({}) <= most:
-        return {}
-    cuts = by_budget(blocks, of, most, give_back=asked.measure is None)
-    if cuts is None:
-        least = of(cuts_of([block for own in blocks for block in own]))
-        stuck = "".join(f"; {each.text}" for each in back)
-        raise ModelError(
-            asked.call,
-            f"{cost} cannot fall to {most:.6g}: with every unit gone that may leave it is {least:.6g}{stuck}",
-            "Allow more, keep fewer layers, or lower multiple and min_width",
-        )
-    return cuts
 
 
 def _joined(before: Sequence[Change], now: Sequence[Change]) -> list[Change]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tinypress.facts import Change, Note
-from tinypress.graph import Traced, forward_eval, tensors_of
+from tinypress.graph import Traced
 from tinypress.graph.record import Run, record_once
 from tinypress.layers import (
     Size,
@@ -22,10 +22,11 @@ from tinypress.layers import (
     owned_tensors,
     width_of,
 )
-from tinypress.shrink.adapt import Sizes, adapt, said, sizes_by_module
+from tinypress.shrink.adapt import Sizes, adapt, sizes_by_module
 from tinypress.shrink.alike import other_operation
 from tinypress.shrink.config import fit_configs, networks_of_configs
 from tinypress.shrink.cutting import Cut, cut_out, thinner_tensors, with_tensors
+from tinypress.shrink.distance import EQUAL, SAME, TOLERANCE, attempt, difference, farthest
 from tinypress.shrink.flow import widths_left
 from tinypress.shrink.groups import Survey
 from tinypress.shrink.reference import masked_outputs, removed_labels
@@ -109,7 +110,7 @@ def _with_configs(model: nn.Module, tried: _Tried, traced: Traced, notes: tuple[
 
     def is_right(other: nn.Module) -> bool:
         due = tried.outputs
-        return due is not None and difference(other, traced.given, due, _SAME) is None
+        return due is not None and difference(other, traced.given, due, SAME) is None
 
     def recorded() -> Run | None:
         return tried.run or record_once(smaller, traced.given)
@@ -160,18 +161,18 @@ def _operated(
         most = 0.0
         returned: list[tuple[Tensor, ...]] = []
         for inputs, right in cases:
-            now = _attempt(tried, inputs, [tuple(x.shape) for x in right])
+            now = attempt(tried, inputs, [tuple(x.shape) for x in right])
             if isinstance(now, str):
                 return now
             returned.append(now)
-            most = max(most, _distance(now, right))
+            most = max(most, farthest(now, right))
         if most < nearest:
             nearest, outputs = most, returned[0]
         return most
 
     wide = all(x.dtype == torch.float64 for x in due if x.is_floating_point())
     sizes = sizes_by_module(traced, found, widths_left(gone))
-    failure = adapt(smaller, sizes, off, _EQUAL[wide], _TOLERANCE[wide])
+    failure = adapt(smaller, sizes, off, EQUAL[wide], TOLERANCE[wide])
     return _Tried(smaller, sizes, failure, outputs=outputs)
 
 
@@ -192,7 +193,7 @@ def _like_the_whole(
         run = record_once(tried, traced.example, like=traced.nodes)
         if run is not None:
             return other_operation(run.nodes, traced, found, left) or 0.0
-        outputs = _attempt(tried, traced.given, None)
+        outputs = attempt(tried, traced.given, None)
         return outputs if isinstance(outputs, str) else "it does other operations than the whole network"
 
     sizes = sizes_by_module(traced, found, left)
@@ -235,67 +236,6 @@ def _is_flat(x: Tensor) -> bool:
     along = (dim for dim in range(1, x.dim()) if x.shape[dim] > 1)
     constant = [bool((x == x.narrow(dim, 0, 1)).all()) for dim in along]
     return not constant or any(constant) or 2 * int(torch.count_nonzero(x)) < x.numel()
-
-
-def difference(
-    model: nn.Module,
-    example_inputs: tuple[Tensor, ...],
-    due: Sequence[Tensor],
-    tolerance: Mapping[bool, float] | None = None,
-) -> str | None:
-    """What goes wrong when ``model`` runs, or how far from ``due`` it is; None if it is right but for rounding."""
-    off = distance(model, example_inputs, due)
-    if isinstance(off, str):
-        return off
-    wide = all(x.dtype == torch.float64 for x in due if x.is_floating_point())
-    return None if off <= (tolerance or _TOLERANCE)[wide] else said(off)
-
-
-def distance(model: nn.Module, example_inputs: tuple[Tensor, ...], due: Sequence[Tensor]) -> float | str:
-    """The largest difference from ``due`` as a share of each output's largest value, or what goes wrong when
-    ``model`` runs. Of whole numbers and truth values it is the share that differs."""
-    outputs = _attempt(model, example_inputs, [tuple(x.shape) for x in due])
-    return outputs if isinstance(outputs, str) else _distance(outputs, due)
-
-
-def _distance(outputs: Sequence[Tensor], due: Sequence[Tensor]) -> float:
-    most = 0.0
-    for got, want in zip(outputs, due, strict=True):
-        if not want.numel():
-            continue
-        if not want.is_floating_point():
-            most = max(most, float((got != want).double().mean()))
-            continue
-        off = float((got - want).abs().max()) / max(float(want.abs().max()), 1e-6)
-        most = max(most, off if off == off else float("inf"))
-    return most
-
-
-# In float64, and in fewer bits, where the order of a sum moves deep networks more.
-_TOLERANCE = {True: 1e-9, False: 1e-2}
-# What is so near needs no other try.
-_EQUAL = {True: 1e-9, False: 1e-5}
-# Of one network that is built in two ways, and does the same sums in the same order.
-_SAME = {True: 1e-12, False: 1e-6}
-
-
-def _attempt(
-    model: nn.Module, example_inputs: tuple[Tensor, ...], shapes: list[tuple[int, ...]] | None
-) -> tuple[Tensor, ...] | str:
-    """What the forward pass returns, or what goes wrong in it: an error, or other shapes where they are given."""
-    try:
-        outputs = tensors_of(forward_eval(model, example_inputs))
-    except Exception as error:  # whatever the user's forward() raises
-        return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-    now = [tuple(x.shape) for x in outputs]
-    return outputs if shapes is None or now == shapes else f"its output has shapes {now}, not {shapes}"
-
-
-def check_forward(model: nn.Module, original: nn.Module, example_inputs: tuple[Tensor, ...]) -> str | None:
-    """What goes wrong when ``model`` runs in place of ``original``, None if the output keeps its shapes."""
-    shapes = [tuple(x.shape) for x in tensors_of(forward_eval(original, example_inputs))]
-    outputs = _attempt(model, example_inputs, shapes)
-    return outputs if isinstance(outputs, str) else None
 
 
 def changes_between(before: nn.Module, after: nn.Module) -> tuple[Change, ...]:

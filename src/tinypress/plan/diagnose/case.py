@@ -9,12 +9,13 @@ from pathlib import Path
 
 from tinypress.facts import Compressed
 from tinypress.measure.quality import Evaluation, NamedMetric, evaluate
+from tinypress.press.bench import Bench
 from tinypress.press.carry_out import carry_out
 from tinypress.press.recipe import Recipe, Shipment, check_order
 from tinypress.press.run_folder import RunFolder
 from tinypress.press.shipped import SUFFIX, write_network
 from tinypress.press.step import Step
-from tinypress.press.steps import Bench, check_task
+from tinypress.press.steps import check_task
 from tinypress.press.threads import torch_threads
 from tinypress.runtimes.archive import open_archive
 from tinypress.runtimes.onnx import open_onnx

@@ -18,13 +18,13 @@ from tinypress.plan.diagnose.case import Attempt, Case, attempt, network_after, 
 from tinypress.plan.diagnose.evidence import Evidence, compare_layers, snr, spare_each, worst_first
 from tinypress.plan.diagnose.remedies import Remedy, Steps, menu
 from tinypress.plan.diagnose.story import tell, the_cause
+from tinypress.press.bench import Bench
 from tinypress.press.check import metric_of
 from tinypress.press.engine import Engine
 from tinypress.press.measured import Opened, judge_artifact, open_artifact
 from tinypress.press.recipe import Recipe, Shipment, step_from
 from tinypress.press.run_folder import RunFolder, open_run, read_receipt
 from tinypress.press.step import Qat, Quantize
-from tinypress.press.steps import Bench
 from tinypress.press.threads import torch_threads
 from tinypress.receipt import Candidate, Finding, Receipt, Tolerance
 from tinypress.ship.signs import DOT_PRODUCTS
