@@ -69,7 +69,7 @@ def test_a_step_chooses_bits_under_a_budget_of_time(monkeypatch: pytest.MonkeyPa
         took = {2: 1.0, 4: 2.0, 32: 3.0}
         return [LayerBits(m.layer, m.bits, m.weight_bytes, m.loss, took[m.bits]) for m in measured]
 
-    monkeypatch.setattr(importlib.import_module("tinypress.press.steps"), "measure_bit_latencies", timed)
+    monkeypatch.setattr(importlib.import_module("tinypress.press.quantized"), "measure_bit_latencies", timed)
     step = Quantize(weights_only=True, budget_ms=7.0, choices=(4, 2))
     after = apply_step(step, Compressed(task.model), Bench(task, Engine(), seed=0), from_scratch=False)
     assert after.plan is not None
