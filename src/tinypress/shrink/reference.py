@@ -17,9 +17,11 @@ from torch import Tensor, nn
 
 from tinypress.graph import Node, Ref, Traced, arguments, run, tensors_of
 from tinypress.graph.run import compute, filled
+from tinypress.layers import named_tensors
 from tinypress.shrink.cutting import Thinner
 from tinypress.shrink.flow import Dims, Labels
 from tinypress.shrink.groups import Survey
+from tinypress.shrink.thin import Left, Thin, left_places, only_thin, place_by_place, whole
 
 aten = torch.ops.aten
 
@@ -61,7 +63,7 @@ def masked_outputs(
         tensors_of(traced.given if inputs is None else tuple(inputs)),
         _masking(traced, found, gone, thinner or {}),
     )
-    return tuple(values[name] for name in traced.outputs)
+    return tuple(whole(values[name]) for name in traced.outputs)
 
 
 def execute(
@@ -73,54 +75,53 @@ def execute(
     """Go through the graph on the tensors of ``model``; ``call`` makes the value of each node but the inputs and
     tensors, which it may change. Returns the values of the outputs by name."""
     # copies, because an operation may write into what it is given
-    buffers = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
-    parameters = {name: parameter.detach() for name, parameter in model.named_parameters()}
+    parameters, buffers = named_tensors(model)
+    tensors = {name: parameter.detach() for name, parameter in parameters.items()}
+    tensors |= {name: buffer.detach().clone() for name, buffer in buffers.items()}
     with torch.no_grad():
-        return run.execute(traced, [x.clone() for x in inputs], {**parameters, **buffers}, call)
+        return run.execute(traced, [x.clone() for x in inputs], tensors, call)
 
 
 def _masking(
     traced: Traced, found: Survey, gone: NDArray[np.bool_], thinner: Mapping[str, Thinner]
 ) -> Callable[[Node, Mapping[str, Any]], Any]:
-    """Makes the value of each node with the labels that are ``gone`` as zero."""
-    whole = _read_whole(traced)
+    """Makes the value of each node with the labels that are ``gone`` as zero; where that is one dimension of it, it is
+    held without the zeros for as long as operations can do without them."""
+    read_whole = _read_whole(traced)
     parts_of = {node.name: thinner[node.tensor] for node in traced if node.tensor and node.tensor in thinner}
-    places: dict[int, Tensor | None] = {}
+    left = left_places(gone)
+    zeros: dict[int, Tensor] = {}
 
-    def lost(labels: Labels) -> Tensor | None:
-        """Where a dimension with these labels is zero."""
-        if id(labels) not in places:
-            at = np.flatnonzero(gone[labels])
-            places[id(labels)] = torch.from_numpy(at) if len(at) else None
-        return places[id(labels)]
-
-    def mask(value: Any, dims: Dims | None, fresh: bool, done: int | None = None) -> Any:
+    def mask(value: Any, dims: Dims | None, fresh: bool) -> Any:
         if not isinstance(value, Tensor):
             return value
         for dim, labels in enumerate(dims or ()):
-            at = lost(labels)
-            if at is not None and dim != done and len(labels) == value.shape[dim]:
+            if left(labels) is not None and len(labels) == value.shape[dim]:
+                if id(labels) not in zeros:
+                    zeros[id(labels)] = torch.from_numpy(np.flatnonzero(gone[labels]))
                 fill = value.index_fill_ if fresh else value.index_fill
-                value, fresh = fill(dim, at.to(value.device), 0), True
+                value, fresh = fill(dim, zeros[id(labels)].to(value.device), 0), True
         return value
 
     def call(node: Node, values: Mapping[str, Any]) -> Any:
         dims = found.labels.get(node.name)
         if node.kind != "call":
-            return values[node.name] if node.name in whole else mask(values[node.name], dims, False)
+            return values[node.name] if node.name in read_whole else mask(values[node.name], dims, False)
+        thin = place_by_place(node, values, dims, left)
+        if thin is None:
+            thin = _of_what_is_left(node, values, found, left, parts_of)
+        if thin is not None:
+            return thin if only_thin(dims, left) == thin.dim else mask(thin.whole(), dims, True)
         if node.op in _STATISTICS and dims is not None:
             read = (labels for name in node.inputs for labels in found.labels.get(name, ()))
-            if any(lost(labels) is not None for labels in read):
-                return _of_the_rest(node, values, dims, found, gone)
-        result = _of_what_is_left(node, values, found, gone, lost, parts_of)
-        if result is not None:
-            zeros, channels = result
-            return mask(zeros, dims, True, channels)
-        result = compute(node, values)
+            if any(left(labels) is not None for labels in read):
+                return _of_the_rest(node, values, dims, found, left)
+        read_by = {name: whole(values[name]) for name in node.inputs}
+        result = compute(node, read_by)
         parts = found.parts.get(node.name)
         if parts is not None and isinstance(result, tuple | list):
             return tuple(mask(part, labels, False) for part, labels in zip(result, parts, strict=True))
-        return mask(result, dims, isinstance(result, Tensor) and _is_fresh(result, node, values))
+        return mask(result, dims, isinstance(result, Tensor) and _is_fresh(result, node, read_by))
 
     return call
 
@@ -129,16 +130,10 @@ _PLAIN_LAYERS = (aten.linear, aten.conv1d, aten.conv2d, aten.conv3d)
 
 
 def _of_what_is_left(
-    node: Node,
-    values: Mapping[str, Any],
-    found: Survey,
-    gone: NDArray[np.bool_],
-    lost: Callable[[Labels], Tensor | None],
-    thinner: Mapping[str, Thinner],
-) -> tuple[Tensor, int] | None:
-    """A layer without the products whose factor reads zero and the sums that will, which are zeros then, and the
-    dimension of these; None where there are none, or it is no such layer. The value that is read holds zeros in the
-    places of removed neurons."""
+    node: Node, values: Mapping[str, Any], found: Survey, left: Left, thinner: Mapping[str, Thinner]
+) -> Thin | None:
+    """A layer without the products whose factor reads zero and the sums that will; None where there are none, or it is
+    no such layer. The value that is read holds zeros in the places of removed neurons."""
     if node.op not in _PLAIN_LAYERS:
         return None
     given = arguments(node)
@@ -146,35 +141,53 @@ def _of_what_is_left(
     if not (isinstance(x, Ref) and isinstance(weight, Ref)) or given.get("groups", 1) != 1:
         return None
     x_labels, w_labels = found.labels.get(x.node), found.labels.get(weight.node)
-    if x_labels is None or w_labels is None or values[x.node].dim() != len(x_labels):
+    value, w_oi = values[x.node], whole(values[weight.node])
+    if x_labels is None or w_labels is None or len(_rest(value).shape) != len(x_labels):
         return None
     channels = len(x_labels) - len(w_labels) + 1
-    reads, makes = w_labels[1], w_labels[0]
-    if (lost(reads) is None and lost(makes) is None) or len(x_labels[channels]) != len(reads):
+    reads, makes = left(w_labels[1]), left(w_labels[0])
+    if (reads is None and makes is None) or len(x_labels[channels]) != len(w_labels[1]):
         return None
     dims = found.labels.get(node.name)
-    if dims is None or not np.array_equal(gone[x_labels[channels]], gone[reads]):
+    if dims is None or len(dims[channels]) != len(w_labels[0]):
         return None
-    if not np.array_equal(gone[dims[channels]], gone[makes]):
+    if not _same(left(x_labels[channels]), reads) or not _same(left(dims[channels]), makes):
         return None
-    value, w_oi = values[x.node], values[weight.node]
-    left = [np.flatnonzero(~gone[labels]) for labels in (makes, reads)]
-    outputs, inputs = (torch.from_numpy(places).to(w_oi.device) for places in left)
+    inputs, outputs = (
+        _all(places, labels) for places, labels in ((reads, w_labels[1]), (makes, w_labels[0]))
+    )
     part = thinner.get(weight.node)
-    if part is not None and part.kept.keys() <= {0, 1} and all(map(part.is_of, (0, 1), left)):
+    if part is not None and part.kept.keys() <= {0, 1} and all(map(part.is_of, (0, 1), (outputs, inputs))):
         w_left = part.tensor.detach()
     else:
-        w_left = w_oi.index_select(0, outputs).index_select(1, inputs)
-    taken = {x.node: value.index_select(channels, inputs), weight.node: w_left}
+        w_left = _taken(_taken(w_oi, 0, makes), 1, reads)
+    held = isinstance(value, Thin) and value.dim == channels
+    taken = {x.node: value.rest if held else _taken(whole(value), channels, reads), weight.node: w_left}
     if isinstance(bias, Ref):
-        taken[bias.node] = values[bias.node].index_select(0, outputs)
+        taken[bias.node] = _taken(whole(values[bias.node]), 0, makes)
     assert node.op is not None
     result: Tensor = node.op(
         *filled(node.args, taken.__getitem__), **filled(dict(node.kwargs), taken.__getitem__)
     )
-    shape = list(result.shape)
-    shape[channels] = len(makes)
-    return result.new_zeros(shape).index_copy_(channels, outputs, result), channels
+    return Thin(result, channels, outputs, len(w_labels[0]))
+
+
+def _rest(value: Tensor | Thin) -> Tensor:
+    return value.rest if isinstance(value, Thin) else value
+
+
+def _same(one: NDArray[np.intp] | None, other: NDArray[np.intp] | None) -> bool:
+    """Whether places that stay are the same; None is all."""
+    return one is other or (one is not None and other is not None and np.array_equal(one, other))
+
+
+def _all(places: NDArray[np.intp] | None, labels: Labels) -> NDArray[np.intp]:
+    return np.arange(len(labels)) if places is None else places
+
+
+def _taken(value: Tensor, dim: int, places: NDArray[np.intp] | None) -> Tensor:
+    """These places of a dimension."""
+    return value if places is None else value.index_select(dim, torch.from_numpy(places).to(value.device))
 
 
 # Of these arguments it makes no difference whether removed neurons read as zero in them: what they are multiplied
@@ -207,13 +220,14 @@ def _is_fresh(result: Tensor, node: Node, values: Mapping[str, Any]) -> bool:
 
 
 def _of_the_rest(
-    node: Node, values: Mapping[str, Any], dims: Dims, found: Survey, gone: NDArray[np.bool_]
-) -> Tensor:
+    node: Node, values: Mapping[str, Any], dims: Dims, found: Survey, left: Left
+) -> Tensor | Thin:
     def kept(name: str) -> Any:
         value = values[name]
+        if isinstance(value, Thin):
+            return value.rest
         for dim, labels in enumerate(found.labels.get(name, ())):
-            if gone[labels].any():
-                value = value.index_select(dim, _left(gone[labels], value))
+            value = _taken(value, dim, left(labels))
         return value
 
     args, kwargs = filled(node.args, kept), filled(dict(node.kwargs), kept)
@@ -221,15 +235,11 @@ def _of_the_rest(
         args[1] = list(args[0].shape[-len(args[1]) :])
     assert node.op is not None
     result: Tensor = node.op(*args, **kwargs)
-    for dim, labels in enumerate(dims):
-        if gone[labels].any():
-            places = _left(gone[labels], result)
-            shape = list(result.shape)
-            shape[dim] = len(labels)
-            result = result.new_zeros(shape).index_copy(dim, places, result)
+    lost = [
+        (dim, places, len(labels)) for dim, labels in enumerate(dims) if (places := left(labels)) is not None
+    ]
+    if len(lost) == 1:
+        return Thin(result, *lost[0])
+    for dim, places, width in lost:
+        result = Thin(result, dim, places, width).whole()
     return result
-
-
-def _left(gone: NDArray[np.bool_], value: Tensor) -> Tensor:
-    """The places that are not gone, where ``value`` is."""
-    return torch.from_numpy(np.flatnonzero(~gone)).to(value.device)
