@@ -88,3 +88,36 @@ def test_a_weight_that_hangs_on_a_graph_is_refused():
     model.scaled = model.weight * 2
     with pytest.raises(ModelError, match="cannot be copied"):
         copy_model(model)
+
+
+class Views(nn.Module):
+    """Buffers that are views of one memory, in either order, and buffers of all kinds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("whole", torch.arange(6.0))
+        self.register_buffer("head", self.whole[:2])
+        self.register_buffer("same", self.whole.view(2, 3))
+        self.register_buffer("last", torch.arange(8)[4:])
+        self.register_buffer("turned", torch.arange(6.0).reshape(2, 3).T)
+        self.register_buffer("wide", torch.ones(1).expand(4))
+        self.register_buffer("none", torch.zeros(0))
+        self.register_buffer("scalar", torch.tensor(3))
+        self.register_buffer("learned", torch.ones(2, requires_grad=True))
+        self.register_buffer("imaginary", torch.ones(2, dtype=torch.complex64).conj())
+        self.scalar.note = "kept"
+
+
+def test_views_of_one_memory_stay_so_and_are_no_views_of_the_original():
+    model = Views()
+    made, due = copy_model(model), copy.deepcopy(model)
+    for (name, one), other, source in zip(made.named_buffers(), due.buffers(), model.buffers(), strict=True):
+        assert torch.equal(one, source), name
+        assert (one.stride(), one.storage_offset()) == (other.stride(), other.storage_offset()), name
+        assert one.requires_grad == other.requires_grad
+        assert one.is_conj() == other.is_conj()
+        assert vars(one) == vars(other)
+        assert one.numel() == 0 or one.data_ptr() != source.data_ptr()
+    made.whole[0] = 7
+    assert made.head[0] == made.same[0, 0] == 7
+    assert model.whole[0] == 0

@@ -231,14 +231,19 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             inputs.append(self.names[id(value)])
             return Ref(inputs[-1])
         if isinstance(value, tuple | list):
-            return tuple([self._plain(part, inputs) for part in value])
+            return tuple([part if type(part) in _NUMBERS else self._plain(part, inputs) for part in value])
         return self._device if isinstance(value, torch.device) and value.type == "meta" else value
+
+
+_NUMBERS = frozenset((int, float, bool, type(None)))  # what most arguments are: looked at first
 
 
 def _tensors(values: Iterable[Any]) -> list[Tensor]:
     """All tensors in arguments, also those in lists."""
     found: list[Tensor] = []
     for value in values:
+        if type(value) in _NUMBERS:
+            continue
         if isinstance(value, Tensor):
             found.append(value)
         elif isinstance(value, tuple | list):

@@ -85,8 +85,33 @@ def _copied(value: Any, memo: Memo) -> Any:
             made.__dict__.update(state)
         else:
             made.__setstate__(state)
+    elif kind is Tensor and _is_all_of_its_storage(value):
+        made = memo[id(value)] = _cloned(value, memo)
     else:
         made = copy.deepcopy(value, memo)
+    return made
+
+
+def _is_all_of_its_storage(value: Tensor) -> bool:
+    """Whether a tensor is nothing but numbers that lie one after the other, none of which is left out."""
+    plain = value.layout == torch.strided and not (value.requires_grad or value.is_quantized or vars(value))
+    return (
+        plain
+        and value.is_contiguous()
+        and not (value.is_meta or value.is_conj() or value.is_neg())
+        and value.untyped_storage().nbytes() == value.numel() * value.element_size()
+    )
+
+
+def _cloned(value: Tensor, memo: Memo) -> Tensor:
+    """A copy at a tenth of the price of ``copy.deepcopy``. Storages are noted where that notes them, so that views of
+    one storage stay views of one."""
+    storages = memo.setdefault("torch", {})  # type: ignore[call-overload]
+    key = value.untyped_storage()._cdata
+    if key in storages:
+        return copy.deepcopy(value, memo)
+    made = value.clone()
+    storages[key] = made.untyped_storage()
     return made
 
 
