@@ -73,7 +73,7 @@ def _removable(group: Group, scores: Tensor, most: int) -> NDArray[np.int64]:
     """Units in rising order of importance, the earlier first among equals; one that is the last of a tensor stays."""
     ranked = torch.argsort(scores, stable=True).numpy()
     # where every unit has a place the last but one may leave, which `most` sees to
-    partial = [part.counts > 0 for part in group.slices if not part.counts.all()]
+    partial = [part.counts > 0 for part in group.slices if not (part.each_has_one or part.counts.all())]
     if not partial:
         return ranked[: max(most, 0)]
     left = [int(part.sum()) for part in partial]

@@ -129,10 +129,10 @@ class Flow:
     def _hand_over(self, joined: Labels) -> None:
         """Classes that were joined to others give them their fences; where both have one, it is the other's."""
         roots, given = self.find(joined), self._held[joined]
-        for more in _distinct(given):
+        for more in distinct(given):
             to = roots[given == more]
             held = self._held[to]
-            for one in _distinct(held):
+            for one in distinct(held):
                 self._held[to[held == one]] = self._set(self._sets[more] | self._sets[one])
 
     def _set(self, fences: dict[Why, Fence]) -> int:
@@ -145,7 +145,7 @@ class Flow:
         """None of these labels may be cut."""
         roots = self.find(labels if labels.strides != (0,) else labels[:1])
         held = self._held[roots]
-        for number in _distinct(held):
+        for number in distinct(held):
             self._held[roots[held == number]] = self._set({fence.why: fence} | self._sets[number])
 
     def mark(self, mark: Mark, labels: Labels) -> None:
@@ -154,7 +154,7 @@ class Flow:
 
     def marked(self, mark: Mark) -> set[int]:
         """The labels that stand for the classes on which the mark was left."""
-        return {root for labels in self._marks.get(mark, ()) for root in _distinct(self.find(labels))}
+        return {root for labels in self._marks.get(mark, ()) for root in distinct(self.find(labels))}
 
     def norm(self, node: Node, labels: Labels) -> None:
         """Statistics run over this dimension."""
@@ -209,7 +209,7 @@ class Flow:
         return tuple(self.fixed(size, operation(node)) for size in shape)
 
 
-def _distinct(numbers: Labels) -> list[int]:
+def distinct(numbers: Labels) -> list[int]:
     """Which numbers there are, in rising order; mostly one."""
     first = numbers[:1]
     found: list[int] = (np.unique(numbers) if np.count_nonzero(numbers != first) else first).tolist()

@@ -18,7 +18,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from tinypress.facts import Note
 from tinypress.graph import Traced
 from tinypress.layers import named_tensors, owned_tensors
-from tinypress.shrink.flow import Dims, Fence, Flow, Labels
+from tinypress.shrink.flow import Dims, Fence, Flow, Labels, distinct
 from tinypress.shrink.follow import Units, axes_of, follow
 
 Source = tuple[str, int]
@@ -47,7 +47,7 @@ class Slice:
     @cached_property
     def each_has_one(self) -> bool:
         """Whether each neuron has one index."""
-        return len(self.units) == self.width and np.array_equal(self.units, np.arange(self.width))
+        return len(self.units) == self.width and bool((self.units[1:] > self.units[:-1]).all())
 
     @cached_property
     def indices(self) -> tuple[tuple[int, ...], ...]:
@@ -215,7 +215,7 @@ def _groups(
         unit_roots.append(units)
     norms: list[dict[str, None]] = [{} for _ in components]
     for labels, fence in flow.norms:
-        for number in np.unique(group_of[roots[labels]]):
+        for number in distinct(group_of[roots[labels]]):
             if number >= 0:
                 norms[number][f"{fence.name} in {fence.module!r}" if fence.module else fence.name] = None
     slices: list[list[Slice]] = [[] for _ in components]
@@ -225,9 +225,10 @@ def _groups(
             numbers = group_of[own]
             if numbers.max(initial=-1) < 0:
                 continue
-            for number in np.unique(numbers).tolist():
+            found_here = distinct(numbers)
+            for number in found_here:
                 if number >= 0:
-                    at = np.flatnonzero(numbers == number)
+                    at = np.arange(len(own)) if len(found_here) == 1 else np.flatnonzero(numbers == number)
                     slices[number].append(_slice(tensor, dim, at, unit_of[own[at]], widths[number]))
     groups = tuple(
         Group(

@@ -15,6 +15,7 @@ from typing import Literal, get_args
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tinypress.errors import InputError, ModelError, TinypressError
@@ -121,9 +122,11 @@ def score_units(
         total = evidence.activity[number].double()
     elif saliency == "fpgm":
         sources = [part for part in group.slices if (part.tensor, part.dim) in group.sources]
-        total = _mean_of_one([_distances(_rows(tensors[part.tensor], part), part) for part in sources])
+        total = torch.from_numpy(
+            _mean_of_one([_distances(_rows(tensors[part.tensor], part), part) for part in sources])
+        )
     else:
-        total = _summed(group, number, saliency, evidence, tensors)
+        total = torch.from_numpy(_summed(group, number, saliency, evidence, tensors))
     if not bool(torch.isfinite(total).all()):
         at = int((~torch.isfinite(total)).nonzero()[0])
         raise ModelError(
@@ -134,30 +137,34 @@ def score_units(
     return total
 
 
+Numbers = NDArray[np.float64]
+
+
 def _summed(
     group: Group, number: int, saliency: Saliency, evidence: Evidence, tensors: Mapping[str, Tensor]
-) -> Tensor:
-    places = []
+) -> Numbers:
+    places: list[Numbers] = []
     for part in group.slices:
         if not isinstance(tensors[part.tensor], nn.Parameter):
             continue
         if saliency == "l2":
-            places.append(_per_unit(_squares(tensors[part.tensor], part.dim), part).sqrt())
+            places.append(np.sqrt(_per_unit(_squares(tensors[part.tensor], part.dim), part)))
             continue
         weights = _rows(tensors[part.tensor], part)
         of_a_norm = tensors[part.tensor].dim() == 1 and part.tensor.endswith("weight")
         if saliency == "l1" or (saliency == "scale" and of_a_norm):
-            places.append(_per_unit(weights.abs().sum(1), part))
+            places.append(_per_unit(weights.abs().sum(1).numpy(), part))
         elif saliency == "taylor" and part.tensor in evidence.gradient:
             product = (weights * _rows(evidence.gradient[part.tensor], part)).sum(1)
-            places.append(_per_unit(product, part).square())
+            places.append(np.square(_per_unit(product.numpy(), part)))
         elif saliency == "hessian" and part.tensor in evidence.square:
             product = (weights.square() * _rows(evidence.square[part.tensor], part)).sum(1) / 2
-            places.append(_per_unit(product, part))
+            places.append(_per_unit(product.numpy(), part))
         elif saliency == "wanda" and (part.tensor, part.dim) not in group.sources and weights.shape[1] > 1:
-            places.append(_per_unit(weights.abs().sum(1), part) * evidence.energy[number].double())
+            energy = evidence.energy[number].double().numpy()
+            places.append(_per_unit(weights.abs().sum(1).numpy(), part) * energy)
     if saliency in OF_THE_LOSS:
-        return torch.stack(places).sum(0) if places else torch.zeros(group.width, dtype=torch.float64)
+        return np.sum(places, axis=0) if places else np.zeros(group.width)
     if not places:  # no norm, or nothing that reads it: by its size
         return _summed(group, number, "l2", evidence, tensors)
     return _mean_of_one(places)
@@ -168,39 +175,47 @@ def _rows(tensor: Tensor, part: Slice) -> Tensor:
     return tensor.detach().movedim(part.dim, 0).reshape(tensor.shape[part.dim], -1).double().cpu()
 
 
-def _per_unit(values: Tensor, part: Slice) -> Tensor:
+def _per_unit(values: Numbers, part: Slice) -> Numbers:
     """Values by index summed up by unit."""
-    values_at = values.numpy()[part.at]
-    if part.each_has_one:
-        return torch.from_numpy(values_at)
-    return torch.from_numpy(np.bincount(part.units, weights=values_at, minlength=part.width))
+    own = values[part.at]
+    return (
+        own if part.each_has_one else np.bincount(part.units, own, part.width).astype(np.float64, copy=False)
+    )
 
 
 _BLOCK = 1 << 20  # numbers: their squares stay in the cache
 
 
-def _squares(tensor: Tensor, dim: int) -> Tensor:
+def _squares(tensor: Tensor, dim: int) -> Numbers:
     """The sum of the squares of the values at each index of a dimension, float64 [size]."""
     values = tensor.detach()
     if values.dtype in (torch.float16, torch.bfloat16):
         values = values.float()
     if values.dim() == 1:
-        return values.double().square().cpu()
+        return _squared(values)
     # torch's norms over the first dimensions of a tensor jump through its memory: this goes through it once
     before, size = math.prod(values.shape[:dim]), values.shape[dim]
     cube = values.reshape(before, size, -1)
     if before == 1:
         lengths: Tensor = torch.linalg.vector_norm(cube[0], dim=1)
-        return lengths.double().square().cpu()
+        return _squared(lengths)
     rows = max(_BLOCK // max(size * cube.shape[2], 1), 1)
     parts = (cube[start : start + rows] for start in range(0, before, rows))
-    return torch.stack([part.square().sum(0).sum(1) for part in parts]).double().sum(0).cpu()
+    sums = [part.square().sum(0).sum(1) for part in parts]
+    total: Numbers = np.sum([each.cpu().numpy() for each in sums], axis=0, dtype=np.float64)
+    return total
 
 
-def _mean_of_one(places: Sequence[Tensor]) -> Tensor:
-    scaled = [place / mean if (mean := float(place.mean())) > 0 else place for place in places]
-    return torch.stack(scaled).sum(0)
+def _squared(values: Tensor) -> Numbers:
+    squares: Numbers = np.square(values.cpu().numpy(), dtype=np.float64)
+    return squares
 
 
-def _distances(rows: Tensor, part: Slice) -> Tensor:
-    return _per_unit(torch.cdist(rows, rows).sum(1), part)
+def _mean_of_one(places: Sequence[Numbers]) -> Numbers:
+    scaled = [place / mean if (mean := place.mean()) > 0 else place for place in places]
+    total: Numbers = np.sum(scaled, axis=0)
+    return total
+
+
+def _distances(rows: Tensor, part: Slice) -> Numbers:
+    return _per_unit(torch.cdist(rows, rows).sum(1).numpy(), part)
