@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -23,7 +24,9 @@ def write_bytes(path: Path, data: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     except OSError as error:
-        raise RunError(call, f"the folder cannot be written ({error.strerror})", _REMEDY) from error
+        raise RunError(
+            call, f"the folder cannot be written ({error.strerror})", _remedy(error, path)
+        ) from error
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
@@ -32,12 +35,18 @@ def write_bytes(path: Path, data: bytes) -> None:
         os.chmod(temporary, 0o644)  # noqa: PTH101  (mkstemp makes it private; a shipped file is not)
         os.replace(temporary, path)  # noqa: PTH105
     except OSError as error:
-        raise RunError(call, f"the file could not be written ({error.strerror})", _REMEDY) from error
+        raise RunError(
+            call, f"the file could not be written ({error.strerror})", _remedy(error, path)
+        ) from error
     finally:
         Path(temporary).unlink(missing_ok=True)
 
 
-_REMEDY = "Free some space or choose another folder with --out; the same command then continues"
+def _remedy(error: OSError, path: Path) -> str:
+    if error.errno in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR):
+        inside = next((each for each in path.parents if each.exists() and not each.is_dir()), path)
+        return f"Move {inside} out of the way, or choose another folder with --out; the same command then continues"
+    return "Free some space or choose another folder with --out; the same command then continues"
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -17,6 +17,7 @@ from onnx import helper
 
 from bad_input.tiny import recipes, refused, task
 from tinypress.errors import ArtifactError, RunError
+from tinypress.files import write_bytes
 from tinypress.press.pipeline import press
 from tinypress.press.run_folder import read_receipt
 from tinypress.press.step import Quantize, Recover
@@ -40,6 +41,17 @@ def test_a_file_where_the_folder_should_be(tmp_path: Path) -> None:
     with refused(RunError, "cannot be written", "--out"):
         press(task(), recipes(), tmp_path / "file" / "inside")
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_what_is_in_the_way_of_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("mine")
+    (tmp_path / "taken").mkdir()
+    with refused(RunError, f"Move {tmp_path / 'state'} out of the way"):
+        write_bytes(tmp_path / "state" / "training" / "last", b"new")
+    with refused(RunError, f"Move {tmp_path / 'taken'} out of the way"):
+        write_bytes(tmp_path / "taken", b"new")
+    assert (tmp_path / "state").read_text() == "mine"
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["state", "taken"]
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that nobody may write to")

@@ -114,6 +114,8 @@ def test_milliseconds_are_predicted_from_layers_that_are_timed_once(tmp_path, mo
         ({"macs": 0.5, "rounds": 2}, "search has no rounds"),
         ({"macs": 0.5, "scope": "global"}, "search has no scope"),
         ({"macs": 0.5, "importance": "taylor"}, "needs data for every proposal"),
+        ({"macs": 1.0}, "macs is 1: give a whole number above 1, or a fraction below 1"),
+        ({"parameters": 20.5}, "parameters is 20.5"),
     ],
 )
 def test_settings_that_a_search_has_not_are_refused(settings, says):

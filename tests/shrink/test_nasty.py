@@ -187,6 +187,8 @@ def test_a_number_that_is_no_width_stays_although_it_equals_one():
         ({"budget": Budget()}, "names 0 costs"),
         ({"budget": Budget(macs=0.5, bytes=100)}, "names 2 costs"),
         ({"budget": Budget(parameters=-1)}, "above 0"),
+        ({"budget": Budget(macs=1.0)}, "macs is 1.0"),
+        ({"budget": Budget(bytes=1200.5)}, "bytes is 1200.5"),
         ({"budget": Budget(latency_ms=1.0)}, "measure"),
         ({"budget": Budget(parameters=5)}, "cannot fall to 5"),
         ({"ratio": 0.5, "keep": ["a", "b"]}, "nothing can leave"),

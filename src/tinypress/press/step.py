@@ -11,6 +11,7 @@ from tinypress.errors import InputError, RecipeError
 from tinypress.press.strict import Strict
 from tinypress.prune.model import check_pruning
 from tinypress.quantize.ranges import Ranges
+from tinypress.shrink.budget import AMOUNT, is_amount
 
 
 def _pairs(given: object) -> object:
@@ -107,6 +108,10 @@ class Structured(Strict):
     @model_validator(mode="after")
     def _one_goal(self) -> Structured:
         _exactly_one(self, "ratio", "parameters", "bytes", "macs", "latency_ms")
+        for name in ("parameters", "bytes", "macs"):
+            most = getattr(self, name)
+            if most is not None and not is_amount(most):
+                raise ValueError(f"{name} is {most:g}: give {AMOUNT}")
         if self.search:
             self._can_search()
         return self

@@ -15,7 +15,7 @@ from tinypress.graph import Traced, trace
 from tinypress.layers import stock_path
 from tinypress.measure.compute import count_macs, macs_of
 from tinypress.measure.latency_table import LatencyTable
-from tinypress.shrink.budget import Budget, limit_of
+from tinypress.shrink.budget import Budget, check_positive, limit_of
 from tinypress.shrink.costs import Costing, costing
 from tinypress.shrink.flow import widths_left
 from tinypress.shrink.groups import Survey
@@ -99,7 +99,7 @@ def goal_of(
         InputError: it names none or several costs, a latency without a table, or a table of another network.
     """
     if budget.latency_ms is not None and budget.measure is None and table is not None:
-        limit_of(call, Budget(macs=budget.latency_ms))  # a number above 0
+        check_positive(call, "latency_ms", budget.latency_ms)
         if any(each is not None for each in (budget.parameters, budget.bytes, budget.macs)):
             raise InputError(
                 call, "the budget names several costs", "Name one, such as Budget(latency_ms=0.2)"

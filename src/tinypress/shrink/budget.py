@@ -21,7 +21,7 @@ Limit = tuple[Cost | Literal["latency_ms"], float]
 class Budget:
     """The most that the network may cost; give one of the four.
 
-    ``parameters``, ``bytes`` and ``macs`` are whole numbers, or a fraction 0..1 of what the network costs now.
+    ``parameters``, ``bytes`` and ``macs`` are whole numbers above 1, or fractions below 1 of today's cost.
     ``latency_ms`` is what ``measure`` returns, in milliseconds of the runtime that will run the network.
     """
 
@@ -32,11 +32,25 @@ class Budget:
     measure: Callable[[nn.Module], float] | None = field(default=None, repr=False)
 
 
+AMOUNT = "a whole number above 1, or a fraction below 1 of what there is now"
+
+
+def is_amount(most: float) -> bool:
+    """Whether a positive number is a whole number above 1, or a fraction below it."""
+    return most < 1 or (most > 1 and most == int(most))
+
+
+def check_positive(call: str, name: str, most: object) -> None:
+    """Raises InputError where ``most`` is no number above 0."""
+    if not is_number(most) or not 0 < most < 1e300:
+        raise InputError(call, f"the budget of {name} is {most!r}", "Give a number above 0")
+
+
 def limit_of(call: str, budget: Budget | None) -> Limit | None:
     """The one cost that ``budget`` names, checked.
 
     Raises:
-        InputError: it names none or several, no number above 0, or a latency without how to measure it.
+        InputError: it names none or several, a number out of range, or a latency without how to measure it.
     """
     if budget is None:
         return None
@@ -47,8 +61,9 @@ def limit_of(call: str, budget: Budget | None) -> Limit | None:
     if len(given) != 1:
         raise InputError(call, f"the budget names {len(given)} costs", "Name one, such as Budget(macs=0.5)")
     name, most = given[0]
-    if not is_number(most) or not 0 < most < 1e300:
-        raise InputError(call, f"the budget of {name} is {most!r}", "Give a number above 0")
+    check_positive(call, name, most)
+    if name != "latency_ms" and not is_amount(most):
+        raise InputError(call, f"the budget of {name} is {most!r}", f"Give {AMOUNT}")
     if (name == "latency_ms") != (budget.measure is not None):
         raise InputError(call, "latency_ms and measure go together", "Give both, or neither")
     if budget.measure is not None and not callable(budget.measure):
