@@ -60,6 +60,7 @@ def test_the_copy_is_what_is_imported(copied: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_without_a_mistake_all_of_them_pass(copied: Path) -> None:
     found = pytest_run(copied, dict.fromkeys(planted.test for planted in PLANTED))
     assert found.returncode == 0, found.stdout[-3000:] + found.stderr

@@ -107,6 +107,24 @@ def test_milliseconds_are_predicted_from_layers_that_are_timed_once(tmp_path, mo
     assert len(calls) == 2
 
 
+def test_ranking_by_time_measures_the_layers_once_for_a_run(tmp_path, monkeypatch):
+    calls = []
+    real = press_steps.structured.__globals__["measure_layers"]
+
+    def quickly(*args, **kwargs):
+        calls.append(1)
+        return real(*args, **kwargs, seconds=0.01, rounds=6)
+
+    monkeypatch.setitem(press_steps.structured.__globals__, "measure_layers", quickly)
+    step = Structured(macs=0.5, per="latency_ms")
+    rehearse(bench(), [Recipe(name="by-time", steps=(SEARCH, step))])
+    assert not calls
+    for _ in range(2):
+        done, *_ = carry_out(RunFolder(tmp_path), Recipe(name="by-time", steps=(step,)), bench())
+        assert macs(done.model) <= 0.5 * macs(Net())
+    assert len(calls) == 1
+
+
 @pytest.mark.parametrize(
     ("settings", "says"),
     [

@@ -78,7 +78,8 @@ def without_training(step: Step) -> Step | None:
             cheap = {"rounds": 1, "importance": "l1", "search": False}
             # a clock is not needed to see whether anything can be cut
             other = {"latency_ms": None, "ratio": 0.1} if step.latency_ms is not None else {}
-            return step.model_copy(update=cheap | other)
+            untimed = {"per": None} if step.per == "latency_ms" else {}
+            return step.model_copy(update=cheap | other | untimed)
         case Student() | Factorize() | Layers():
             return step
         case _:

@@ -27,8 +27,11 @@ from tinypress.train.recovery import task_schedule
 _SAMPLES, _BATCH = 256, 64  # that an importance is worked out on
 
 
-def structured(step: Structured, before: Compressed, task: Task, seed: int, progress: Progress) -> Compressed:
-    """``before`` pruned to the goal of ``step``, recovered between its rounds; pruned zeros stay zero."""
+def structured(
+    step: Structured, before: Compressed, task: Task, seed: int, folder: Path | None, progress: Progress
+) -> Compressed:
+    """``before`` pruned to the goal of ``step``, recovered between its rounds; pruned zeros stay zero. ``folder`` keeps
+    the times of the layers where they are asked for."""
     samples = _samples(task, seed)
     losses = tuple(_loss_on(task, part) for part in _batches(samples)) if task.loss is not None else ()
     trained: list[int] = []
@@ -59,6 +62,7 @@ def structured(step: Structured, before: Compressed, task: Task, seed: int, prog
         importance=step.importance,
         scope=step.scope,
         per=step.per,
+        table=_timed(before.model, task, folder, progress) if step.per == "latency_ms" else None,
         keep=step.keep,
         units=step.units,
         multiple=step.multiple,

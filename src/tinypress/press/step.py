@@ -79,8 +79,9 @@ class Structured(Strict):
     """Remove neurons, channels and heads of any architecture, by a share or down to a budget.
 
     Give one of ``ratio``, ``parameters``, ``bytes``, ``macs`` (a whole number, or a fraction of what it costs now) and
-    ``latency_ms`` (of one sample in ONNX Runtime). With ``rounds`` the goal is reached in so many cuts, with
-    ``epochs`` of recovery between them.
+    ``latency_ms`` (of one sample in ONNX Runtime). Units are ranked by importance, or by importance ``per`` what one
+    costs; for ``per = "latency_ms"`` the layers are timed first. With ``rounds`` the goal is reached in so many cuts,
+    with ``epochs`` of recovery between them.
 
     With ``search`` widths, heads and layers leave where they cost least quality (``search_architecture``): every
     proposal is trained for ``epochs`` and evaluated on validation. For ``latency_ms`` the layers are timed first.
@@ -96,7 +97,7 @@ class Structured(Strict):
         "l2"
     )
     scope: Literal["group", "global"] = "group"
-    per: Literal["parameters", "bytes", "macs"] | None = None
+    per: Literal["parameters", "bytes", "macs", "latency_ms"] | None = None
     units: Literal["heads", "head width"] = "heads"
     keep: tuple[str, ...] = ()
     multiple: int = Field(default=1, strict=True, ge=1)

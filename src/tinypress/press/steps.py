@@ -105,11 +105,9 @@ def apply_step(step: Step, before: Compressed, bench: Bench, *, from_scratch: bo
         case Shrink():
             after = _shrink(step.ratio, step.importance, before, bench)
         case Structured():
-            if step.search:
-                folder = None if bench.checkpoint is None else bench.checkpoint.folder
-                after = searched(step, before, bench.task, bench.seed, folder, bench.progress)
-            else:
-                after = structured(step, before, bench.task, bench.seed, bench.progress)
+            folder = None if bench.checkpoint is None else bench.checkpoint.folder
+            smaller = searched if step.search else structured
+            after = smaller(step, before, bench.task, bench.seed, folder, bench.progress)
             after = _join(before, after, pruned=after.pruned)
         case Factorize():
             after = _join(before, factorized(step, before, bench.task), pruned=before.pruned)

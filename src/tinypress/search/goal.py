@@ -6,19 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tinypress.errors import InputError
 from tinypress.graph import Traced, trace
-from tinypress.layers import stock_path
 from tinypress.measure.compute import count_macs, macs_of
 from tinypress.measure.latency_table import LatencyTable
 from tinypress.shrink.budget import Budget, check_positive, limit_of
 from tinypress.shrink.costs import Costing, costing
-from tinypress.shrink.flow import widths_left
 from tinypress.shrink.groups import Survey
+from tinypress.shrink.timed import check_table, latency_of, timed_layers
 
 Unit = Literal["parameters", "bytes", "macs", "latency_ms"]
 
@@ -64,26 +61,7 @@ class Goal:
         if self.unit != "latency_ms":
             return costing(traced, found, model, self.unit)
         assert self.table is not None
-        table = self.table
-        value_of = {node.tensor: node.name for node in traced if node.tensor is not None}
-        first = {id(tensor): name for name, tensor in model.named_parameters()}
-        layers = timed_layers(model, table)
-
-        def cost(gone: NDArray[np.bool_]) -> float:
-            widths, of = {}, widths_left(gone)
-            for name, (path, (inputs, outputs)) in layers.items():
-                weight = model.get_submodule(path).weight
-                assert isinstance(weight, Tensor)
-                dims = found.labels.get(value_of.get(first[id(weight)], ""), ())
-                if len(dims) > 1:
-                    left = [of(labels) for labels in dims[:2]]
-                    grouped = weight.shape[1] != inputs  # its inputs go with its outputs
-                    inputs = max(round(inputs * left[0] / outputs), 1) if grouped else left[1]
-                    outputs = left[0]
-                widths[name] = (max(inputs, 1), max(outputs, 1))
-            return table.predict_ms(widths)
-
-        return cost  # type: ignore[return-value]
+        return latency_of(traced, found, model, self.table)
 
 
 def goal_of(
@@ -104,13 +82,7 @@ def goal_of(
             raise InputError(
                 call, "the budget names several costs", "Name one, such as Budget(latency_ms=0.2)"
             )
-        missing = sorted({name for row in table.layers for name in row.layers} - set(_stock_paths(model)))
-        if missing:
-            raise InputError(
-                call,
-                f"the table has the layer {missing[0][:80]!r}, the network has not",
-                "Measure its own table",
-            )
+        check_table(call, model, table)
         return Goal("latency_ms", float(budget.latency_ms), table)
     if budget.latency_ms is not None:
         raise InputError(
@@ -121,20 +93,3 @@ def goal_of(
     unit, most = limit
     goal = Goal(unit, most, table)
     return Goal(unit, most * goal.cost_of(model, example_inputs), table) if most < 1 else goal
-
-
-def timed_layers(model: nn.Module, table: LatencyTable) -> dict[str, tuple[str, tuple[int, int]]]:
-    """The layers of the table that ``model`` still has, by their names there: path now, inputs and outputs."""
-    known = {name for row in table.layers for name in row.layers}
-    found = {}
-    for name, path in _stock_paths(model).items():
-        layer = model.get_submodule(path)
-        if name in known and isinstance(layer, nn.Linear):
-            found[name] = (path, (layer.in_features, layer.out_features))
-        elif name in known and isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d):
-            found[name] = (path, (layer.in_channels, layer.out_channels))
-    return found
-
-
-def _stock_paths(model: nn.Module) -> dict[str, str]:
-    return {stock_path(model, path): path for path, _ in model.named_modules()}

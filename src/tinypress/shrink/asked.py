@@ -11,12 +11,14 @@ from torch import Tensor, nn
 
 from tinypress.arguments import is_number, is_whole
 from tinypress.errors import InputError, ModelError
+from tinypress.measure.latency_table import LatencyTable
 from tinypress.shrink.budget import Budget, Limit, limit_of
-from tinypress.shrink.costs import Cost
+from tinypress.shrink.costs import Per
 from tinypress.shrink.follow import Units
 from tinypress.shrink.importance import check_method
 from tinypress.shrink.keep import check_paths
 from tinypress.shrink.saliency import SALIENCIES, Loss, Saliency
+from tinypress.shrink.timed import check_table
 from tinypress.train.progress import Progress
 
 Recover = Callable[[nn.Module, int], nn.Module]
@@ -33,7 +35,8 @@ class Asked:
     measure: Callable[[nn.Module], float] | None
     importance: Saliency
     together: bool
-    per: Cost | None
+    per: Per | None
+    table: LatencyTable | None
     keep: tuple[str, ...]
     exact: bool
     units: Units
@@ -94,12 +97,28 @@ def check_choices(call: str, importance: object, scope: object, per: object, uni
     check_method(call, importance, SALIENCIES)
     choices: tuple[tuple[object, tuple[object, ...]], ...] = (
         (scope, ("group", "global")),
-        (per, (None, *get_args(Cost))),
+        (per, (None, *get_args(Per))),
         (units, get_args(Units)),
     )
     for value, allowed in choices:
         if value not in allowed:
             raise InputError(call, f"{value!r} is none of {allowed}", "Choose one of them")
+
+
+def check_per(call: str, per: object, model: nn.Module, table: object) -> None:
+    """Check that a table of times is given where importance is ranked by time, and only there.
+
+    Raises:
+        InputError: it is missing, of no use, or of another network.
+    """
+    if (per == "latency_ms") != (table is not None):
+        raise InputError(
+            call,
+            "per='latency_ms' and a table of the layers' times go together",
+            "Give table=read_latency_table(path), which `tinypress latency-table` measures; or neither",
+        )
+    if table is not None:
+        check_table(call, model, table)
 
 
 def whole_number(call: str, name: str, value: object, least: int) -> int:

@@ -20,6 +20,7 @@ from tinypress.shrink.groups import Survey
 from tinypress.shrink.keep import held_by
 from tinypress.shrink.reference import removed_labels
 from tinypress.shrink.saliency import OF_THE_LOSS, Evidence, score_units
+from tinypress.shrink.timed import latency_of
 
 
 def blocks_of_all(
@@ -30,7 +31,7 @@ def blocks_of_all(
     blocks: list[Blocks] = []
     parameters, buffers = named_tensors(model)
     tensors = {**parameters, **buffers}
-    cost = None if asked.per is None else costing(traced, found, model, asked.per)
+    cost = _cost(asked, traced, found, model)
     for number, group in enumerate(found.groups):
         if group.producers[0] in stuck:
             continue
@@ -48,6 +49,16 @@ def blocks_of_all(
     return blocks, notes
 
 
+def _cost(asked: Asked, traced: Traced, found: Survey, model: nn.Module) -> Costing | None:
+    """What units are ranked by the cost of."""
+    if asked.per is None:
+        return None
+    if asked.per == "latency_ms":
+        assert asked.table is not None
+        return latency_of(traced, found, model, asked.table)
+    return costing(traced, found, model, asked.per)
+
+
 def _blocks(
     asked: Asked,
     found: Survey,
@@ -62,8 +73,11 @@ def _blocks(
         scores = scores / scores.mean()
     price = 1.0
     if cost is not None:
-        nothing, one = (cost(removed_labels(found, cut)) for cut in ({}, {number: (0,)}))
-        price = max(nothing - one, 1) / max(nothing, 1)
+        # time falls in steps: on average over half of the units
+        count = max(group.width // 2, 1) if asked.per == "latency_ms" else 1
+        nothing, without = (cost(removed_labels(found, cut)) for cut in ({}, {number: range(count)}))
+        least = nothing * 1e-6 if asked.per == "latency_ms" else 1
+        price = max((nothing - without) / count, least) / max(nothing, least)
     return blocks_of(number, group, scores, multiple=asked.multiple, min_width=asked.min_width, price=price)
 
 

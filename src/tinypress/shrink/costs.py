@@ -16,7 +16,8 @@ from tinypress.shrink.flow import widths_left
 from tinypress.shrink.groups import Survey
 
 Cost = Literal["parameters", "bytes", "macs"]
-Costing = Callable[[NDArray[np.bool_]], int]
+Per = Literal["parameters", "bytes", "macs", "latency_ms"]
+Costing = Callable[[NDArray[np.bool_]], float]
 """From the labels that are gone to the cost."""
 
 

@@ -16,6 +16,7 @@ from tinypress.facts import Change, Compressed, Note
 from tinypress.graph import Traced, trace
 from tinypress.graph.trace import check_runs
 from tinypress.layers import copy_model, named_tensors
+from tinypress.measure.latency_table import LatencyTable
 from tinypress.shrink.asked import (
     Asked,
     Recover,
@@ -23,6 +24,7 @@ from tinypress.shrink.asked import (
     check_evidence,
     check_goal,
     check_model,
+    check_per,
     check_progress,
     whole_number,
     yes_or_no,
@@ -30,7 +32,7 @@ from tinypress.shrink.asked import (
 from tinypress.shrink.budget import Budget, measured
 from tinypress.shrink.candidates import blocks_of_all, chosen
 from tinypress.shrink.collector import without_collector
-from tinypress.shrink.costs import Cost, costing
+from tinypress.shrink.costs import Per, costing
 from tinypress.shrink.cutting import Cut
 from tinypress.shrink.follow import Units
 from tinypress.shrink.groups import Survey, note, survey
@@ -56,7 +58,8 @@ def prune_structured(
     budget: Budget | None = None,
     importance: Saliency = "l2",
     scope: Literal["group", "global"] = "group",
-    per: Cost | None = None,
+    per: Per | None = None,
+    table: LatencyTable | None = None,
     keep: Sequence[str] = (),
     exact: bool = False,
     units: Units = "heads",
@@ -85,7 +88,8 @@ def prune_structured(
             ``wanda`` need ``calibration``.
         scope: ``group`` removes ``ratio`` of each group, ``global`` the least important of all groups. A budget
             is always met globally.
-        per: rank by importance per parameter, byte or MAC that a unit costs.
+        per: rank by importance per parameter, byte, MAC or measured millisecond that a unit costs.
+        table: what the layers take, for ``per="latency_ms"``; see ``tinypress latency-table``.
         keep: paths of layers, or of modules with all that is in them, that keep their units. The network's outputs
             keep theirs anyway.
         exact: also keep units that a norm runs over, without which the others come out differently.
@@ -110,6 +114,7 @@ def prune_structured(
     check_model(call, model, keep)
     fraction, limit = check_goal(call, ratio, budget)
     check_choices(call, importance, scope, per, units)
+    check_per(call, per, model, table)
     samples, functions = check_evidence(call, calibration, losses, recover)
     check_progress(call, progress)
     asked = Asked(
@@ -120,6 +125,7 @@ def prune_structured(
         importance=importance,
         together=scope == "global",
         per=per,
+        table=table,
         keep=tuple(keep),
         exact=exact,
         units=units,
