@@ -121,3 +121,15 @@ def test_views_of_one_memory_stay_so_and_are_no_views_of_the_original():
     made.whole[0] = 7
     assert made.head[0] == made.same[0, 0] == 7
     assert model.whole[0] == 0
+
+
+def test_what_a_dictionary_knows_beside_its_entries_and_numbers_of_four_bits_are_kept():
+    model = nn.Linear(2, 2)
+    model.best = model.state_dict()
+    model.register_buffer("few", torch.zeros(2, dtype=torch.uint8).view(torch.uint4))
+    model.register_buffer("noted", torch.zeros(2))
+    model.noted.grad = torch.ones(2)
+    made = copy_model(model)
+    assert made.best._metadata == model.best._metadata
+    assert made.few.dtype == torch.uint4
+    assert torch.equal(made.noted.grad, torch.ones(2))

@@ -61,17 +61,17 @@ def test_a_recorded_graph_computes_what_the_network_does_for_any_number_of_sampl
     model = built(what)
     found = record(model, samples(batch))
     assert found is not None
-    assert not found.writes
+    assert found.writes == (what is SAME["counts"])
     assert model.count == 0
     for count in (batch, 2, 5):
         model.count.zero_()
-        (got,) = run(found.traced, model, samples(count))
+        (got,) = run(found, model, samples(count))
         with torch.no_grad():
             assert torch.equal(got, model(*samples(count)))
 
 
 def test_sizes_that_follow_the_batch_are_told_from_those_that_do_not():
-    traced = record(built(SAME["by batch"]), samples(2)).traced  # also a view into pairs: 2 is no batch there
+    traced = record(built(SAME["by batch"]), samples(2))  # also a view into pairs: 2 is no batch there
     views = [node for node in traced if node.label == "aten.reshape"]
     first, second = (node.args[1] for node in views)
     assert isinstance(first[0], FreeSize)
@@ -158,6 +158,6 @@ def test_several_inputs_have_equally_many_samples_or_are_left_to_export():
 def test_a_transformer_layer_of_torch_is_its_operations():
     layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()
     found = record(layer, (torch.randn(2, 5, 8),))
-    labels = [node.label for node in found.traced]
+    labels = [node.label for node in found]
     assert "aten.scaled_dot_product_attention" in labels
     assert labels.count("aten.layer_norm") == 2

@@ -128,7 +128,7 @@ class Beside(nn.Module):
 def test_operations_are_where_they_run(model):
     recording = record(model.eval(), (torch.randn(2, 4),))
     assert recording is not None
-    calls = [(node.label, node.module) for node in recording.traced if node.kind == "call"]
+    calls = [(node.label, node.module) for node in recording if node.kind == "call"]
     assert calls == [("aten.add", ""), ("aten.linear", "right")]
 
 
@@ -147,7 +147,7 @@ def test_two_threads_record_one_after_the_other():
         for _ in range(20):
             recording = record(Catching(), (torch.randn(2, 4),))
             assert recording is not None
-            found.setdefault(name, set()).add(tuple(node.module for node in recording.traced))
+            found.setdefault(name, set()).add(tuple(node.module for node in recording))
 
     threads = [threading.Thread(target=work, args=(name,)) for name in "ab"]
     for thread in threads:

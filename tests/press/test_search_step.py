@@ -134,6 +134,7 @@ def test_ranking_by_time_measures_the_layers_once_for_a_run(tmp_path, monkeypatc
         ({"macs": 0.5, "importance": "taylor"}, "needs data for every proposal"),
         ({"macs": 1.0}, "macs is 1: give a whole number above 1, or a fraction below 1"),
         ({"parameters": 20.5}, "parameters is 20.5"),
+        ({"parameters": 1e308}, "parameters is 1e\\+308"),
     ],
 )
 def test_settings_that_a_search_has_not_are_refused(settings, says):

@@ -12,15 +12,11 @@ from tinypress.shrink.groups import survey
 from tinypress.shrink.reference import masked_outputs, removed_labels
 
 
-def recorded(model, inputs):
-    return record(model, inputs).traced
-
-
 def as_exported(model, inputs):
     return exported("trace()", model, inputs)
 
 
-def both(model, inputs, monkeypatch, traced_by=recorded):
+def both(model, inputs, monkeypatch, traced_by=record):
     """Every second unit masked, with zeros left out and with all of them."""
     traced = traced_by(model, inputs)
     found = survey(traced, model, exact=False)
@@ -95,7 +91,7 @@ DONE = {
 }
 
 
-@pytest.mark.parametrize("traced_by", [recorded, as_exported])
+@pytest.mark.parametrize("traced_by", [record, as_exported])
 @pytest.mark.parametrize("what", DONE.values(), ids=DONE)
 def test_operations_return_the_same_without_the_zeros(what, traced_by, monkeypatch):
     torch.manual_seed(0)
@@ -124,7 +120,7 @@ def test_no_zeros_are_computed_between_two_layers():
         return nn.functional.max_pool2d(m.depthwise(nn.functional.pad(m.norm(y).relu(), (1, 1, 1, 1))), 2)
 
     model, x = Between(what).eval(), torch.randn(2, 3, 6, 6)
-    traced = record(model, (x,)).traced
+    traced = record(model, (x,))
     found = survey(traced, model)
     gone = removed_labels(found, {0: (1, 2, 5)})
     with Widths("convolution", "relu", "constant_pad_nd") as widths:

@@ -19,7 +19,7 @@ QUICK = ("LeNet", "ShuffleNet", "U-Net", "ViT, fused qkv", "BERT", "LSTM")
 
 
 def equal(model, inputs):
-    mine, theirs = record(model, inputs).traced, exported("trace()", model, inputs)
+    mine, theirs = record(model, inputs), exported("trace()", model, inputs)
     assert count_macs(mine) == count_macs(theirs)
     for exact in (True, False):
         for units in ("heads", "head width"):
@@ -63,7 +63,7 @@ def test_nasty_modules_that_go_by_values_are_refused_by_both(name):
 @pytest.mark.parametrize("name", ["LeNet", "ViT, fused qkv", "ResNeXt"])
 def test_products_with_zeros_are_left_out_of_the_masked_run(name, monkeypatch):
     model, inputs = build(name)
-    traced = record(model, inputs).traced
+    traced = record(model, inputs)
     found = survey(traced, model, exact=False)
     cuts = {number: tuple(range(0, group.width, 2)) for number, group in enumerate(found.groups)}
     gone = removed_labels(found, cuts)
@@ -101,7 +101,7 @@ def test_what_is_masked_is_no_memory_that_others_read():
     torch.manual_seed(0)
     model = Shares().double().eval()
     inputs = test_nasty.example()
-    traced = record(model, inputs).traced
+    traced = record(model, inputs)
     found = survey(traced, model)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     cuts = dict.fromkeys(range(len(found.groups)), (0, 1))

@@ -25,15 +25,7 @@ from tinypress.graph.traced import Node, Traced
 from tinypress.graph.two_runs import joined, other_batch
 
 
-@dataclass(frozen=True)
-class Recording:
-    """A graph, and whether the forward pass writes into a parameter."""
-
-    traced: Traced
-    writes: bool
-
-
-def record(model: nn.Module, example_inputs: object) -> Recording | None:
+def record(model: nn.Module, example_inputs: object) -> Traced | None:
     """The graph of ``model(*example_inputs)`` in eval mode, None where ``torch.export`` has to be asked.
 
     Of one sample the graph is that of two, since a size of 1 hides which dimension follows the batch; the example
@@ -57,7 +49,7 @@ def record(model: nn.Module, example_inputs: object) -> Recording | None:
         return None
     example = inputs if batch > 1 else tuple(torch.cat([x, x]) if x.dim() else x for x in inputs)
     names = tuple(node.name for node in nodes if node.kind == "input")
-    return Recording(Traced(nodes, names, one.outputs, example, inputs, True), one.writes)
+    return Traced(nodes, names, one.outputs, example, inputs, recorded=True, writes=one.writes)
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,7 @@ class _Schema:
     written: frozenset[str]
     takes_device: bool
     returns: bool
+    updates: bool  # the moments that it is given, which its schema does not say
 
     @staticmethod
     @lru_cache(4096)
@@ -77,7 +78,8 @@ class _Schema:
         schema = func._schema
         written = {a.name for a in schema.arguments if a.alias_info is not None and a.alias_info.is_write}
         names = tuple(a.name for a in schema.arguments)
-        return _Schema(names, frozenset(written), "device" in names, bool(schema.returns))
+        updates = schema.name in ("aten::batch_norm", "aten::instance_norm")
+        return _Schema(names, frozenset(written), "device" in names, bool(schema.returns), updates)
 
 
 class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -109,9 +111,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._running = running
         self._alive: list[Tensor] = []
         self._before, self._fits = before, fits
-        self._parameters = {
-            tensor.untyped_storage()._cdata for kind, _, tensor in empty.tensors if kind == "parameter"
-        }
+        self._own = {tensor.untyped_storage()._cdata for _, _, tensor in empty.tensors}
         for kind, name, tensor in empty.tensors:
             self._value(kind, tensor, tensor=name)
         for x in inputs:
@@ -141,6 +141,10 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         schema = _Schema.of(func)
         if schema.written:
             self._note_writes(schema, args, kwargs)
+        if schema.updates:
+            given = {**dict(zip(schema.names, args, strict=False)), **kwargs}
+            training = given.get("training") or given.get("use_input_stats")
+            self.writes |= bool(training) and given.get("running_mean") is not None
         inputs: list[str] = []
         plain = self._plain(args, inputs), {key: self._plain(value, inputs) for key, value in kwargs.items()}
         if not all(here):
@@ -171,7 +175,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         given = {**dict(zip(schema.names, args, strict=False)), **kwargs}
         for name in schema.written & given.keys():
             for x in _tensors((given[name],)):
-                self.writes |= x.untyped_storage()._cdata in self._parameters
+                self.writes |= x.untyped_storage()._cdata in self._own
 
     def _called(
         self,

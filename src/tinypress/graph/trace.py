@@ -43,14 +43,13 @@ def trace(model: nn.Module, example_inputs: tuple[Tensor, ...], *, run: bool = T
         InputError: ``example_inputs`` is not a tuple of tensors.
         ModelError: the network does not run on the example, returns NaN, or cannot be traced.
     """
-    recording = record(model, example_inputs)
-    if recording is not None and not run:
+    recorded = record(model, example_inputs)
+    if recorded is not None and not run:
         check_inputs(_call(model, example_inputs), model, example_inputs)
-        return recording.traced
-    shared = recording is not None and not recording.writes
-    copied = check_runs(model, example_inputs, share=shared)
-    if recording is not None:
-        return recording.traced
+        return recorded
+    copied = check_runs(model, example_inputs, share=recorded is not None and not recorded.writes)
+    if recorded is not None:
+        return recorded
     return exported(_call(model, example_inputs), copied, tuple(example_inputs))
 
 

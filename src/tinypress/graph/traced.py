@@ -73,7 +73,8 @@ class Traced:
     """A graph in the order of execution. ``outputs`` names the tensors that the network returns, and ``example``
     is what it was traced on: of one sample that came in, two. ``given`` is the example as it came, on which the graph
     computes what the network computes as well; where it does not, it is ``example``. ``recorded`` tells that it
-    was read off runs without values, so that another network can be held against it (``record_once``)."""
+    was read off runs without values, so that another network can be held against it (``record_once``), and ``writes``
+    whether operations may write into parameters or buffers."""
 
     nodes: tuple[Node, ...]
     inputs: tuple[str, ...]
@@ -81,6 +82,7 @@ class Traced:
     example: tuple[Tensor, ...] = ()
     given: tuple[Tensor, ...] = ()
     recorded: bool = False
+    writes: bool = True
 
     def __iter__(self) -> Iterator[Node]:
         return iter(self.nodes)

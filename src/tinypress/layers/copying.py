@@ -24,6 +24,10 @@ _UNCHANGING = frozenset((
     torch.dtype, torch.device, torch.Size,
 ))  # fmt: skip
 _MAPPINGS = frozenset((dict, OrderedDict))
+_NUMBERS = frozenset((
+    torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16, torch.int8,
+    torch.uint8, torch.bool,
+))  # fmt: skip
 # The module's own adds what modules lack that older versions of torch wrote.
 _NO_OWN_SETSTATE = (None, nn.Module.__setstate__)
 
@@ -65,7 +69,7 @@ def _copied(value: Any, memo: Memo) -> Any:
     made = memo.get(id(value))
     if made is not None:
         return made
-    if kind in _MAPPINGS:
+    if kind in _MAPPINGS and not getattr(value, "__dict__", None):
         made = memo[id(value)] = kind()
         for key, each in value.items():
             made[key if type(key) in _UNCHANGING else copy.deepcopy(key, memo)] = (
@@ -94,9 +98,10 @@ def _copied(value: Any, memo: Memo) -> Any:
 
 def _is_all_of_its_storage(value: Tensor) -> bool:
     """Whether a tensor is nothing but numbers that lie one after the other, none of which is left out."""
-    plain = value.layout == torch.strided and not (value.requires_grad or value.is_quantized or vars(value))
+    plain = value.dtype in _NUMBERS and value.layout == torch.strided
     return (
         plain
+        and not (value.requires_grad or value.grad is not None or vars(value))
         and value.is_contiguous()
         and not (value.is_meta or value.is_conj() or value.is_neg())
         and value.untyped_storage().nbytes() == value.numel() * value.element_size()
@@ -122,7 +127,7 @@ def _state(value: Any, memo: Memo) -> dict[str, Any]:
         kind = type(each)
         if kind in _UNCHANGING:
             state[name] = each
-        elif kind in _MAPPINGS and not each and id(each) not in memo:
+        elif kind in _MAPPINGS and not each and id(each) not in memo and not getattr(each, "__dict__", None):
             state[name] = memo[id(each)] = kind()
         else:
             state[name] = _copied(each, memo)

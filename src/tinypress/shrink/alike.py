@@ -13,9 +13,15 @@ from tinypress.shrink.groups import Survey
 
 aten = torch.ops.aten
 
+# Whole numbers in lists of theirs are sizes, which move with a cut.
+_SIZED = frozenset((
+    aten.view, aten._unsafe_view, aten.reshape, aten.expand, aten.broadcast_to, aten.unflatten, aten.repeat, aten.tile,
+    aten.layer_norm, aten.rms_norm, aten.split_with_sizes, aten.split, aten.tensor_split, aten.zeros, aten.ones,
+    aten.full, aten.empty, aten.new_zeros, aten.new_ones, aten.new_full, aten.new_empty,
+))  # fmt: skip
 # Whole numbers among their arguments may be sizes or places, which move with a cut.
 _COUNTING = frozenset((
-    aten.slice, aten.narrow, aten.split, aten.split_with_sizes, aten.tensor_split, aten.chunk, aten.select, aten.arange,
+    aten.slice, aten.narrow, aten.split, aten.split_with_sizes, aten.tensor_split, aten.chunk, aten.arange,
     aten.group_norm, aten.conv1d, aten.conv2d, aten.conv3d, aten.conv_transpose1d, aten.conv_transpose2d,
     aten.conv_transpose3d, aten.repeat_interleave, aten.one_hot, aten.unfold,
 ))  # fmt: skip
@@ -37,10 +43,10 @@ def other_operation(
         what = was.tensor or f"{was.label} in {was.module or 'forward()'}"
         if labels and node.shape is not None and node.shape != due:
             return f"{what} is {node.shape}, not {due}"
-        counting = was.op in _COUNTING
+        counting, sized = was.op in _COUNTING, was.op in _SIZED
         now, then = ((*each.args, *each.kwargs.values()) for each in (node, was))
         same = len(now) == len(then) and node.kwargs.keys() == was.kwargs.keys()
-        if not same or not all(_alike(a, b, counting) for a, b in zip(now, then, strict=True)):
+        if not same or not all(_alike(a, b, counting, sized) for a, b in zip(now, then, strict=True)):
             return f"{what} is called with other numbers than in the whole network"
         if (
             node.constant is not None
@@ -51,10 +57,10 @@ def other_operation(
     return None
 
 
-def _alike(now: Any, was: Any, counting: bool) -> bool:
-    """Whether arguments are the same but for sizes: whole numbers in lists, and others where ``counting``."""
+def _alike(now: Any, was: Any, counting: bool, sized: bool) -> bool:
+    """Whether arguments are the same but for sizes: whole numbers where ``counting``, and in lists where ``sized``."""
     if isinstance(now, tuple | list) and isinstance(was, tuple | list):
-        return len(now) == len(was) and all(_alike(a, b, True) for a, b in zip(now, was, strict=True))
+        return len(now) == len(was) and all(_alike(a, b, sized, sized) for a, b in zip(now, was, strict=True))
     if isinstance(now, bool) or isinstance(was, bool):
         return now is was
     if isinstance(now, int) and isinstance(was, int):

@@ -37,12 +37,12 @@ AMOUNT = "a whole number above 1, or a fraction below 1 of what there is now"
 
 def is_amount(most: float) -> bool:
     """Whether a positive number is a whole number above 1, or a fraction below it."""
-    return most < 1 or (most > 1 and most == int(most))
+    return 0 < most < 1 or (1 < most < 1e300 and most == int(most))
 
 
 def check_positive(call: str, name: str, most: object) -> None:
     """Raises InputError where ``most`` is no number above 0."""
-    if not is_number(most) or not 0 < most < 1e300:
+    if not is_number(most) or not 0 < (most if isinstance(most, int) else float(most)) < 1e300:
         raise InputError(call, f"the budget of {name} is {most!r}", "Give a number above 0")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -41,8 +42,18 @@ def farthest(outputs: Sequence[Tensor], due: Sequence[Tensor]) -> float:
             most = max(most, float((got != want).double().mean()))
             continue
         off = float((got - want).abs().max()) / max(float(want.abs().max()), 1e-6)
-        most = max(most, off if off == off else float("inf"))
+        most = max(most, off if math.isfinite(off) else _of_finite(got, want))
     return most
+
+
+def _of_finite(got: Tensor, want: Tensor) -> float:
+    """The same of the finite numbers, where all others are the same in both."""
+    finite = torch.isfinite(got) & torch.isfinite(want)
+    if not bool((finite | (got == want)).all()):
+        return float("inf")
+    if not bool(finite.any()):
+        return 0.0
+    return float((got - want)[finite].abs().max()) / max(float(want[finite].abs().max()), 1e-6)
 
 
 # In float64, and in fewer bits, where the order of a sum moves deep networks more.

@@ -76,7 +76,8 @@ def layer_norm(flow: Flow, node: Node) -> Dims | None:
 
 
 def group_norm(flow: Flow, node: Node) -> Dims | None:
-    """The statistics run over groups of neighbouring channels, each of which must lose as many as the others."""
+    """The statistics run over groups of neighbouring channels, each of which must lose as many as the others, and over
+    all positions."""
     given = arguments(node)
     x = flow.dims(given.get("input"))
     if x is None:
@@ -92,6 +93,9 @@ def group_norm(flow: Flow, node: Node) -> Dims | None:
         if given["num_groups"] > 1 and not flow.exact:
             flow.tie(x[1], np.tile(x[1][:each], given["num_groups"]))
         flow.norm(node, x[1])
+    for labels in x[2:]:
+        if flow.is_free(labels):
+            flow.norm(node, labels)
     return x
 
 

@@ -74,10 +74,10 @@ def execute(
 ) -> dict[str, Any]:
     """Go through the graph on the tensors of ``model``; ``call`` makes the value of each node but the inputs and
     tensors, which it may change. Returns the values of the outputs by name."""
-    # copies, because an operation may write into what it is given
     parameters, buffers = named_tensors(model)
-    tensors = {name: parameter.detach() for name, parameter in parameters.items()}
-    tensors |= {name: buffer.detach().clone() for name, buffer in buffers.items()}
+    tensors = {name: tensor.detach() for name, tensor in {**parameters, **buffers}.items()}
+    if traced.writes:
+        tensors = {name: tensor.clone() for name, tensor in tensors.items()}
     with torch.no_grad():
         return run.execute(traced, [x.clone() for x in inputs], tensors, call)
 

@@ -86,7 +86,14 @@ def convolution(flow: Flow, node: Node) -> Dims | None:
         flow.produce(given["weight"], 0)
     if bias is not None:
         flow.tie(weight[0], bias[0])
-    return (*x[: -spatial - 1], weight[0], *flow.plain(node, node.shape[-spatial:]))
+    return (*x[: -spatial - 1], weight[0], *_moved(flow, node, x[-spatial:], node.shape))
+
+
+def _moved(flow: Flow, node: Node, positions: Dims, shape: tuple[int, ...]) -> Dims:
+    """What windows over these dimensions make of them: none of their indices can be told from its neighbours."""
+    for labels in positions:
+        flow.fence(labels, operation(node))
+    return flow.plain(node, shape[-len(positions) :])
 
 
 def transposed_convolution(flow: Flow, node: Node) -> Dims | None:
@@ -100,7 +107,7 @@ def transposed_convolution(flow: Flow, node: Node) -> Dims | None:
     flow.produce(given["weight"], 1)
     if bias is not None:
         flow.tie(weight[1], bias[0])
-    return (*x[: -spatial - 1], weight[1], *flow.plain(node, node.shape[-spatial:]))
+    return (*x[: -spatial - 1], weight[1], *_moved(flow, node, x[-spatial:], node.shape))
 
 
 def pixels_from_channels(flow: Flow, node: Node) -> Dims | None:
@@ -110,7 +117,7 @@ def pixels_from_channels(flow: Flow, node: Node) -> Dims | None:
         return None
     each = len(x[-3]) // node.shape[-3]
     flow.tie(x[-3], np.repeat(x[-3][::each], each))
-    return (*x[:-3], x[-3][::each], *flow.plain(node, node.shape[-2:]))
+    return (*x[:-3], x[-3][::each], *_moved(flow, node, x[-2:], node.shape))
 
 
 def channels_from_pixels(flow: Flow, node: Node) -> Dims | None:
@@ -119,7 +126,7 @@ def channels_from_pixels(flow: Flow, node: Node) -> Dims | None:
     if x is None or node.shape is None:
         return None
     each = node.shape[-3] // len(x[-3])
-    return (*x[:-3], np.repeat(x[-3], each), *flow.plain(node, node.shape[-2:]))
+    return (*x[:-3], np.repeat(x[-3], each), *_moved(flow, node, x[-2:], node.shape))
 
 
 def per_channel(flow: Flow, node: Node) -> Dims | None:
@@ -127,6 +134,10 @@ def per_channel(flow: Flow, node: Node) -> Dims | None:
     x = flow.dims(node.args[0])
     if x is None:
         return None
+    given = arguments(node)
+    if given.get("training") or given.get("use_input_stats"):  # statistics run over all positions
+        for labels in x[2:]:
+            flow.fence(labels, operation(node))
     for value in (*node.args[1:], *node.kwargs.values()):
         dims = flow.dims(value)
         if dims == ():
@@ -145,7 +156,7 @@ def pooling(flow: Flow, node: Node) -> Dims | tuple[Dims, ...] | None:
         return None
     spatial = 1 if "1d" in node.label else 3 if "3d" in node.label else 2
     shapes = node.part_shapes if node.shape is None else (node.shape,)  # two with the places of the maxima
-    results = tuple((*x[:-spatial], *flow.plain(node, shape[-spatial:])) for shape in shapes if shape)
+    results = tuple((*x[:-spatial], *_moved(flow, node, x[-spatial:], shape)) for shape in shapes if shape)
     return results if node.shape is None else results[0]
 
 

@@ -110,13 +110,18 @@ def _with_configs(model: nn.Module, tried: _Tried, traced: Traced, notes: tuple[
 
     def is_right(other: nn.Module) -> bool:
         due = tried.outputs
-        return due is not None and difference(other, traced.given, due, SAME) is None
+        return due is not None and difference(_to_run(other, traced), traced.given, due, SAME) is None
 
     def recorded() -> Run | None:
         return tried.run or record_once(smaller, traced.given)
 
     more = fit_configs(model, smaller, tried.sizes, is_right, recorded)
     return Outcome(smaller, changes_between(model, smaller), (*notes, *more))
+
+
+def _to_run(model: nn.Module, traced: Traced) -> nn.Module:
+    """``model``, or a copy where running it would change it."""
+    return copy_model(model) if traced.writes else model
 
 
 def _gone(found: Survey, cuts: Sequence[Cut]) -> NDArray[np.bool_]:
@@ -161,7 +166,7 @@ def _operated(
         most = 0.0
         returned: list[tuple[Tensor, ...]] = []
         for inputs, right in cases:
-            now = attempt(tried, inputs, [tuple(x.shape) for x in right])
+            now = attempt(_to_run(tried, traced), inputs, [tuple(x.shape) for x in right])
             if isinstance(now, str):
                 return now
             returned.append(now)

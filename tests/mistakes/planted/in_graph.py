@@ -13,7 +13,7 @@ MISTAKES: tuple[Planted, ...] = (
     Planted(
         "a parameter that the forward pass writes is shared all the same",
         "graph/recorder.py",
-        "self.writes |= x.untyped_storage()._cdata in self._parameters",
+        "self.writes |= x.untyped_storage()._cdata in self._own",
         "self.writes |= isinstance(x, nn.Parameter)",
         "graph/test_graph_record.py::test_a_parameter_that_the_forward_pass_writes_stays_as_it_is",
     ),

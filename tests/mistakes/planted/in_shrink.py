@@ -136,4 +136,25 @@ MISTAKES: tuple[Planted, ...] = (
         "return 0.0",
         "shrink/test_not_compared.py::test_a_size_that_is_not_the_one_due_is_noticed",
     ),
+    Planted(
+        "any whole number in a list passes for a size",
+        "shrink/alike.py",
+        "_alike(a, b, sized, sized)",
+        "_alike(a, b, True, sized)",
+        "shrink/test_positions.py::test_a_number_in_a_list_that_is_no_size_stays",
+    ),
+    Planted(
+        "a comparison writes into the networks that it compares",
+        "shrink/surgery.py",
+        "return copy_model(model) if traced.writes else model",
+        "return model",
+        "shrink/test_leaves_alone.py::test_nothing_is_written_into_networks_that_are_compared",
+    ),
+    Planted(
+        "windows run over neurons",
+        "shrink/rules.py",
+        "    for labels in positions:\n        flow.fence(labels, operation(node))",
+        "",
+        "shrink/test_positions.py::test_what_runs_over_positions_keeps_neurons_that_lie_there",
+    ),
 )
