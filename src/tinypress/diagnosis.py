@@ -68,7 +68,8 @@ class LayerLoss(Fact):
 
 
 class Trial(Fact):
-    """A remedy that was tried on top of those kept before it. ``changed`` says which settings, in words."""
+    """A remedy that was tried on top of those kept before it. ``changed`` says which settings, in words; ``left_out``
+    that it helped then, and that the others do without it."""
 
     remedy: str
     cause: Cause
@@ -79,6 +80,7 @@ class Trial(Fact):
     snr_db: float | None = None
     bytes: int | None = None
     kept: bool = False
+    left_out: bool = False
     refused: str = ""
     seconds: float = 0.0
 

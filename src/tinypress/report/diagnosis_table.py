@@ -43,7 +43,7 @@ def trials_table(diagnosis: Diagnosis) -> Table:
         byte_size(diagnosis.before.artifact.bytes),
     )
     for trial in diagnosis.trials:
-        cells = ["▶" if trial.kept else "", trial.remedy, trial.changed]
+        cells = ["▶" if trial.kept else "▷" if trial.left_out else "", trial.remedy, trial.changed]
         if trial.loss is None or trial.snr_db is None or trial.bytes is None:
             cells += ["refused", "", ""]
         else:

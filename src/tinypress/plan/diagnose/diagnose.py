@@ -16,6 +16,7 @@ from tinypress.facts import Compressed
 from tinypress.files import sha256, write_json
 from tinypress.plan.diagnose.case import Attempt, Case, attempt, network_after, run_on_validation
 from tinypress.plan.diagnose.evidence import Evidence, compare_layers, snr, spare_each, worst_first
+from tinypress.plan.diagnose.needed import only_needed
 from tinypress.plan.diagnose.remedies import Remedy, Steps, menu
 from tinypress.plan.diagnose.story import tell, the_cause
 from tinypress.press.bench import Bench
@@ -212,7 +213,8 @@ def _layers_of(case: Case, tried: Attempt) -> tuple[LayerApart, ...]:
 def _mend(
     case: Case, found: Attempt, evidence: Evidence, allowed: float
 ) -> tuple[Attempt, tuple[Trial, ...]]:
-    """The best of what was tried: remedies in the order of their price, each on top of those that helped."""
+    """The best of what was tried: remedies in the order of their price, each on top of those that helped, and of those
+    what is needed."""
     best, trials = found, []
     remedies = menu(found.steps, evidence.place)
     for done, remedy in enumerate(remedies):
@@ -227,7 +229,7 @@ def _mend(
         if trial.kept and tried is not None:
             best = tried
     case.bench.progress("trying remedies", len(remedies), len(remedies))
-    return best, tuple(trials)
+    return only_needed(case, found, best, trials, remedies, evidence, allowed)
 
 
 def _try(case: Case, remedy: Remedy, steps: Steps, best: Attempt) -> tuple[Trial, Attempt | None]:

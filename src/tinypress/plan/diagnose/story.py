@@ -32,6 +32,9 @@ def tell(
     told += [
         f"What helped: {trial.remedy} ({trial.about}), to a loss of {trial.loss:.3g}{unit}" for trial in kept
     ]
+    left_out = [trial.remedy for trial in trials if trial.left_out]
+    if left_out:
+        told.append(f"Left out again, since the rest does without: {', '.join(left_out)}")
     if trials and not kept:
         told.append(f"None of {len(trials)} remedies helped")
     elif trials and not mended:
