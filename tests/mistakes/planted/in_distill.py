@@ -6,8 +6,8 @@ MISTAKES: tuple[Planted, ...] = (
     Planted(
         "soft targets without T²",
         "distill/losses.py",
-        "self.alpha * temperature**2 * soft",
-        "self.alpha * soft",
+        "return temperature**2 * soft",
+        "return soft",
         "distill/test_losses.py::test_the_gradient_of_the_soft_part_does_not_fade_with_the_temperature",
     ),
     Planted(
