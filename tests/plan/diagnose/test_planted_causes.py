@@ -73,7 +73,7 @@ def test_a_layer_that_must_stay_float_is_named(tmp_path: Path) -> None:
     assert any("'second'" in sentence for sentence in found.story)
     (step,) = found.steps
     assert step["keep"] == ["second"]
-    assert not (step["equalize"] or step["bias_correction"])  # they helped, and are not needed
+    assert (step["equalize"], step["bias_correction"]) == (False, False)  # they helped, and are not needed
     left_out = [trial.remedy for trial in found.trials if trial.left_out]
     assert left_out == ["equalized layers", "corrected biases"]
     assert any(sentence.startswith("Left out again") for sentence in found.story)
