@@ -141,10 +141,10 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         schema = _Schema.of(func)
         if schema.written:
             self._note_writes(schema, args, kwargs)
-        if schema.updates:
+        if schema.updates and not self.writes:
             given = {**dict(zip(schema.names, args, strict=False)), **kwargs}
             training = given.get("training") or given.get("use_input_stats")
-            self.writes |= bool(training) and given.get("running_mean") is not None
+            self.writes = bool(training) and given.get("running_mean") is not None
         inputs: list[str] = []
         plain = self._plain(args, inputs), {key: self._plain(value, inputs) for key, value in kwargs.items()}
         if not all(here):

@@ -146,7 +146,8 @@ class Flow:
         roots = self.find(labels if labels.strides != (0,) else labels[:1])
         held = self._held[roots]
         for number in distinct(held):
-            self._held[roots[held == number]] = self._set({fence.why: fence} | self._sets[number])
+            if fence.why not in self._sets[number]:  # the first of a kind stays
+                self._held[roots[held == number]] = self._set({fence.why: fence} | self._sets[number])
 
     def mark(self, mark: Mark, labels: Labels) -> None:
         """Note what happened to the labels of a dimension."""
