@@ -86,15 +86,22 @@ def test_a_stopped_search_of_a_run_goes_on_to_the_same_bits(tmp_path, monkeypatc
     assert not list((folder.state / "training").iterdir())  # nothing is left behind
 
 
-def test_milliseconds_are_predicted_from_layers_that_are_timed_once(tmp_path, monkeypatch):
+@pytest.fixture
+def calls(monkeypatch):
+    """One entry for each time that layers are measured, which is done quickly."""
     calls = []
-    real = press_steps.searched.__globals__["measure_layers"]
+    names = press_steps.searched.__globals__
+    real = names["measure_layers"]
 
     def quickly(*args, **kwargs):
         calls.append(1)
         return real(*args, **kwargs, seconds=0.01, rounds=6)
 
-    monkeypatch.setitem(press_steps.searched.__globals__, "measure_layers", quickly)
+    monkeypatch.setitem(names, "measure_layers", quickly)
+    return calls
+
+
+def test_milliseconds_are_predicted_from_layers_that_are_timed_once(tmp_path, calls):
     step = Structured(latency_ms=1e-6, search=True)
     for _ in range(2):
         with pytest.raises(ModelError, match="latency_ms cannot fall to 1e-06"):
@@ -107,15 +114,7 @@ def test_milliseconds_are_predicted_from_layers_that_are_timed_once(tmp_path, mo
     assert len(calls) == 2
 
 
-def test_ranking_by_time_measures_the_layers_once_for_a_run(tmp_path, monkeypatch):
-    calls = []
-    real = press_steps.structured.__globals__["measure_layers"]
-
-    def quickly(*args, **kwargs):
-        calls.append(1)
-        return real(*args, **kwargs, seconds=0.01, rounds=6)
-
-    monkeypatch.setitem(press_steps.structured.__globals__, "measure_layers", quickly)
+def test_ranking_by_time_measures_the_layers_once_for_a_run(tmp_path, calls):
     step = Structured(macs=0.5, per="latency_ms")
     rehearse(bench(), [Recipe(name="by-time", steps=(SEARCH, step))])
     assert not calls

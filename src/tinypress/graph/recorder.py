@@ -62,6 +62,9 @@ def same_node(node: Node, before: Node) -> bool:
     )
 
 
+_MOMENTS = frozenset(("running_mean", "running_var"))
+
+
 @dataclass(frozen=True)
 class _Schema:
     """What an operator says of its arguments."""
@@ -70,7 +73,7 @@ class _Schema:
     written: frozenset[str]
     takes_device: bool
     returns: bool
-    updates: bool  # the moments that it is given, which its schema does not say
+    updates: bool  # its _MOMENTS while it trains, which no schema says
 
     @staticmethod
     @lru_cache(4096)
@@ -139,12 +142,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if read and not any(here):  # made from numbers in the code
             return func(*args, **kwargs)
         schema = _Schema.of(func)
-        if schema.written:
+        if schema.written or schema.updates:
             self._note_writes(schema, args, kwargs)
-        if schema.updates and not self.writes:
-            given = {**dict(zip(schema.names, args, strict=False)), **kwargs}
-            training = given.get("training") or given.get("use_input_stats")
-            self.writes = bool(training) and given.get("running_mean") is not None
         inputs: list[str] = []
         plain = self._plain(args, inputs), {key: self._plain(value, inputs) for key, value in kwargs.items()}
         if not all(here):
@@ -173,7 +172,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not schema.returns:
             raise Refused
         given = {**dict(zip(schema.names, args, strict=False)), **kwargs}
-        for name in schema.written & given.keys():
+        training = given.get("training") or given.get("use_input_stats")
+        written = schema.written | _MOMENTS if schema.updates and training else schema.written
+        for name in written & given.keys():
             for x in _tensors((given[name],)):
                 self.writes |= x.untyped_storage()._cdata in self._own
 

@@ -21,7 +21,7 @@ from tinypress.layers import named_tensors
 from tinypress.shrink.cutting import Thinner
 from tinypress.shrink.flow import Dims, Labels
 from tinypress.shrink.groups import Survey
-from tinypress.shrink.thin import Left, Thin, left_places, only_thin, place_by_place, whole
+from tinypress.shrink.thin import Left, Thin, left_places, only_thin, place_by_place, taken, whole
 
 aten = torch.ops.aten
 
@@ -160,14 +160,14 @@ def _of_what_is_left(
     if part is not None and part.kept.keys() <= {0, 1} and all(map(part.is_of, (0, 1), (outputs, inputs))):
         w_left = part.tensor.detach()
     else:
-        w_left = _taken(_taken(w_oi, 0, makes), 1, reads)
+        w_left = taken(taken(w_oi, 0, makes), 1, reads)
     held = isinstance(value, Thin) and value.dim == channels
-    taken = {x.node: value.rest if held else _taken(whole(value), channels, reads), weight.node: w_left}
+    values_left = {x.node: value.rest if held else taken(whole(value), channels, reads), weight.node: w_left}
     if isinstance(bias, Ref):
-        taken[bias.node] = _taken(whole(values[bias.node]), 0, makes)
+        values_left[bias.node] = taken(whole(values[bias.node]), 0, makes)
     assert node.op is not None
     result: Tensor = node.op(
-        *filled(node.args, taken.__getitem__), **filled(dict(node.kwargs), taken.__getitem__)
+        *filled(node.args, values_left.__getitem__), **filled(dict(node.kwargs), values_left.__getitem__)
     )
     return Thin(result, channels, outputs, len(w_labels[0]))
 
@@ -183,11 +183,6 @@ def _same(one: NDArray[np.intp] | None, other: NDArray[np.intp] | None) -> bool:
 
 def _all(places: NDArray[np.intp] | None, labels: Labels) -> NDArray[np.intp]:
     return np.arange(len(labels)) if places is None else places
-
-
-def _taken(value: Tensor, dim: int, places: NDArray[np.intp] | None) -> Tensor:
-    """These places of a dimension."""
-    return value if places is None else value.index_select(dim, torch.from_numpy(places).to(value.device))
 
 
 # Of these arguments it makes no difference whether removed neurons read as zero in them: what they are multiplied
@@ -227,7 +222,7 @@ def _of_the_rest(
         if isinstance(value, Thin):
             return value.rest
         for dim, labels in enumerate(found.labels.get(name, ())):
-            value = _taken(value, dim, left(labels))
+            value = taken(value, dim, left(labels))
         return value
 
     args, kwargs = filled(node.args, kept), filled(dict(node.kwargs), kept)

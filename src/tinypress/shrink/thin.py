@@ -42,14 +42,15 @@ class Thin:
         at = torch.from_numpy(self.places).to(self.rest.device)
         return self.rest.new_zeros(shape).index_copy_(self.dim, at, self.rest)
 
-    def of(self, tensor: Tensor, dim: int) -> Tensor:
-        """The same places of a dimension of another tensor."""
-        return tensor.index_select(dim, torch.from_numpy(self.places).to(tensor.device))
-
     def fits(self, other: Thin) -> bool:
         """Whether the other has its zeros in the same places."""
         same = (self.dim, self.width, self.rest.dim()) == (other.dim, other.width, other.rest.dim())
         return same and np.array_equal(self.places, other.places)
+
+
+def taken(value: Tensor, dim: int, places: NDArray[np.intp] | None) -> Tensor:
+    """These places of a dimension; None is all."""
+    return value if places is None else value.index_select(dim, torch.from_numpy(places).to(value.device))
 
 
 def whole(value: Any) -> Any:
@@ -99,7 +100,7 @@ def place_by_place(node: Node, values: Mapping[str, Any], dims: Dims | None, lef
         elif isinstance(read, Tensor):
             if name not in channelwise or len(read) != first.width:
                 return None
-            given[name] = first.of(read, 0)
+            given[name] = taken(read, 0, first.places)
         elif isinstance(read, list | tuple) and any(isinstance(each, Ref) for each in read):
             return None
         else:

@@ -13,14 +13,14 @@ MISTAKES: tuple[Planted, ...] = (
     Planted(
         "the masked run reads weights of other units than those that are left",
         "shrink/reference.py",
-        "_taken(_taken(w_oi, 0, makes), 1, reads)",
-        "_taken(w_oi, 0, makes)[:, : len(inputs)]",
+        "taken(taken(w_oi, 0, makes), 1, reads)",
+        "taken(w_oi, 0, makes)[:, : len(inputs)]",
         "shrink/test_two_traces.py::test_products_with_zeros_are_left_out_of_the_masked_run",
     ),
     Planted(
         "numbers of other channels are read beside a value that is held without its zeros",
         "shrink/thin.py",
-        "given[name] = first.of(read, 0)",
+        "given[name] = taken(read, 0, first.places)",
         "given[name] = read[: len(first.places)]",
         "shrink/test_thin.py::test_operations_return_the_same_without_the_zeros",
     ),

@@ -15,7 +15,7 @@ from tinypress.errors import ArtifactError, InputError, RunError, TaskError, Tin
 from tinypress.facts import Compressed
 from tinypress.files import sha256, write_json
 from tinypress.plan.diagnose.case import Attempt, Case, attempt, network_after, run_on_validation
-from tinypress.plan.diagnose.evidence import Evidence, compare_layers, snr, spare_each, worst_first
+from tinypress.plan.diagnose.evidence import Evidence, compare_layers, measures, snr, spare_each, worst_first
 from tinypress.plan.diagnose.needed import only_needed
 from tinypress.plan.diagnose.remedies import Remedy, Steps, menu
 from tinypress.plan.diagnose.story import tell, the_cause
@@ -243,19 +243,11 @@ def _try(case: Case, remedy: Remedy, steps: Steps, best: Attempt) -> tuple[Trial
         tried = attempt(case, steps)
     except TinypressError as error:
         return trial.model_copy(update={"refused": str(error).splitlines()[0]}), None
-    loss, ratio = case.loss(tried.evaluation.value), snr(case, tried)
+    now = measures(case, tried)
     was = case.loss(best.evaluation.value)
     # on few samples many tries are equal in the metric: then the outputs decide, by a clear step
-    kept = loss < was or (loss == was and ratio > snr(case, best) + 1.0)
-    measured = {
-        "validation": tried.evaluation.value,
-        "loss": loss,
-        "snr_db": ratio,
-        "bytes": tried.path.stat().st_size + case.beside_bytes,
-        "kept": kept,
-        "seconds": tried.seconds,
-    }
-    return trial.model_copy(update=measured), tried
+    kept = now["loss"] < was or (now["loss"] == was and now["snr_db"] > snr(case, best) + 1.0)
+    return trial.model_copy(update={**now, "kept": kept, "seconds": tried.seconds}), tried
 
 
 def _changed(before: Steps, after: Steps) -> str:

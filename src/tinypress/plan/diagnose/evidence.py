@@ -65,6 +65,16 @@ def snr(case: Case, tried: Attempt) -> float:
     return output_snr(case.baseline.outputs.numpy(), tried.evaluation.outputs.numpy())
 
 
+def measures(case: Case, tried: Attempt) -> dict[str, float]:
+    """What a trial says of it."""
+    return {
+        "validation": tried.evaluation.value,
+        "loss": case.loss(tried.evaluation.value),
+        "snr_db": snr(case, tried),
+        "bytes": tried.path.stat().st_size + case.beside_bytes,
+    }
+
+
 def spare_each(
     case: Case, steps: Sequence[Step], place: int, now: Attempt, layers: Sequence[str]
 ) -> tuple[LayerLoss, ...]:

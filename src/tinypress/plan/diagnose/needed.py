@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from tinypress.diagnosis import Trial
 from tinypress.errors import TinypressError
 from tinypress.plan.diagnose.case import Attempt, Case, attempt
-from tinypress.plan.diagnose.evidence import Evidence, snr
+from tinypress.plan.diagnose.evidence import Evidence, measures
 from tinypress.plan.diagnose.remedies import Remedy, Steps
 
 
@@ -35,18 +35,11 @@ def only_needed(
             tried = attempt(case, _with_all(rest, found.steps, remedies, evidence))
         except TinypressError:
             continue
-        loss = case.loss(tried.evaluation.value)
-        if loss > allowed:
+        if case.loss(tried.evaluation.value) > allowed:
             continue
         best = tried
         told[name] = told[name].model_copy(update={"kept": False, "left_out": True})
-        now = {
-            "validation": tried.evaluation.value,
-            "loss": loss,
-            "snr_db": snr(case, tried),
-            "bytes": tried.path.stat().st_size + case.beside_bytes,
-        }
-        told[rest[-1]] = told[rest[-1]].model_copy(update=now)
+        told[rest[-1]] = told[rest[-1]].model_copy(update=measures(case, tried))
     return best, tuple(told[trial.remedy] for trial in trials)
 
 
