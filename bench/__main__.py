@@ -34,7 +34,7 @@ from tinypress.train import with_time_left
 FULL, QUICK = 100_000_000, 2_000_000
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE, TEACHING = DOCS / "quantization-peers.md", DOCS / "teaching.md"
-FEW_BITS = DOCS / "few-bits.md"
+FEW_BITS, SPEED = DOCS / "few-bits.md", DOCS / "int8-speed.md"
 
 
 def main() -> None:
@@ -129,6 +129,8 @@ def main() -> None:
             write_bytes(PAGE, int8_quality.page(results["int8_quality"], results["machine"]).encode())
     if "int8_speed" in results:
         Console().print(int8_speed.table(results["int8_speed"]))
+        if not asked.quick:
+            write_bytes(SPEED, int8_speed.page(results["int8_speed"], results["machine"]).encode())
     if "without_labels" in results:
         Console().print(without_labels.table(results["without_labels"]))
         if not asked.quick and not asked.network:

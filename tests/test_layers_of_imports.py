@@ -23,7 +23,7 @@ LEVELS = (
         "bits",
         "buffers",
     },
-    {"graph", "layers", "archive", "runtimes", "float_onnx", "parameter_names"},
+    {"graph", "layers", "archive", "runtimes", "float_onnx", "global_pooling", "parameter_names"},
     {"measure", "train"},
     {"prune", "shrink", "quantize", "distill", "tasks", "huggingface"},
     {"ship", "search"},

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from tinypress.errors import ModelError
+from tinypress.global_pooling import with_global_pooling
 from tinypress.parameter_names import with_parameter_names
 
 OPSET = 20
@@ -77,7 +78,7 @@ def to_float_onnx(
         raise ModelError(
             call, f"forward() returns {len(proto.graph.output)} tensors", "Wrap it so that it returns one"
         )
-    return with_parameter_names(_stripped(proto), model)
+    return with_parameter_names(with_global_pooling(_stripped(proto)), model)
 
 
 def _reason(error: BaseException) -> str:

@@ -97,7 +97,9 @@ def test_each_layer_fed_the_same_gives_the_same_integers(name: str, epochs: int)
     assert all(layer.differing == 0 for layer in compared if layer.kind in EXACT)
     assert all(layer.most_steps <= 1 for layer in compared)
     floats = {layer.layer.split(" ")[0] for layer in compared if layer.kind == "float"}
-    assert floats <= {"input", "ReduceMean"} or not ROWS[name].integers_throughout
+    # the exporter writes the mean over a sound's positions with a dimension more, and it stays what it is
+    allowed = {"input", "ReduceMean"} if name == "watch" else {"input"}
+    assert floats <= allowed or not ROWS[name].integers_throughout
     assert set(compressed.plan.values) >= {layer.value for layer in compared}
     assert not any("val_" in layer.layer for layer in compared)
 
@@ -159,8 +161,9 @@ def with_zero_points_moved(
     for node in changed.graph.node:
         if node.op_type in kinds and value in (node.input[0], node.input[0].removesuffix(":q")):
             wrong = stored[node.input[2]].astype(np.int64) + by
-            assert ((wrong >= 0) & (wrong <= 255)).all()
-            changed.graph.initializer.append(numpy_helper.from_array(wrong.astype(np.uint8), "planted"))
+            same_bytes = wrong.astype(stored[node.input[2]].dtype)
+            assert (same_bytes == wrong).all()
+            changed.graph.initializer.append(numpy_helper.from_array(same_bytes, "planted"))
             node.input[2] = "planted"
             break
     return changed

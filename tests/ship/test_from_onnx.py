@@ -71,7 +71,7 @@ def samples(count: int = 40) -> Split:
 
 def real_weight(proto: onnx.ModelProto, name: str) -> NDArray[np.float32]:
     stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
-    scale, q = stored[f"{name}:s"], stored[name].astype(np.float32) - 128
+    scale, q = stored[f"{name}:s"], stored[name].astype(np.float32) - stored[f"{name}:z"].flat[0]
     node = next(node for node in proto.graph.node if node.input[0] == name)
     axis = next(a.i for a in node.attribute if a.name == "axis")
     shape = [1] * q.ndim

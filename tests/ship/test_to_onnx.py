@@ -72,7 +72,7 @@ def float_graph(model: Small, opset: int = 20) -> onnx.ModelProto:
 
 
 def written(
-    monkeypatch: pytest.MonkeyPatch, per_channel: bool = True
+    monkeypatch: pytest.MonkeyPatch, per_channel: bool = True, signed: bool = False
 ) -> tuple[onnx.ModelProto, Small, QuantPlan]:
     model = small()
     layers = {"a.weight": model.a, "b.weight": model.b}
@@ -81,7 +81,10 @@ def written(
     # the package's name for the module is that of the function in it
     module = importlib.import_module("tinypress.ship.to_onnx")
     monkeypatch.setattr(module, "to_float_onnx", lambda model, example: float_graph(model))
-    return to_onnx(Compressed(model, plan=plan), (torch.zeros(1, 3),)), model, plan
+    found = module.machine(1).model_copy(update={"isa": ("avx2", "avx512_vnni")})
+    monkeypatch.setattr(module, "machine", lambda threads: found)
+    proto = to_onnx(Compressed(model, plan=plan), (torch.zeros(1, 3),), signed_weights=signed)
+    return proto, model, plan
 
 
 def read(proto: onnx.ModelProto, stored: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -96,11 +99,12 @@ def read(proto: onnx.ModelProto, stored: str) -> tuple[NDArray[np.float32], NDAr
     return scale, (shifted * scale.reshape(along)).astype(np.float32)
 
 
+@pytest.mark.parametrize("signed", [True, False])
 @pytest.mark.parametrize("per_channel", [True, False])
 def test_the_weights_in_the_file_are_those_of_the_plan(
-    monkeypatch: pytest.MonkeyPatch, per_channel: bool
+    monkeypatch: pytest.MonkeyPatch, per_channel: bool, signed: bool
 ) -> None:
-    proto, _, plan = written(monkeypatch, per_channel)
+    proto, _, plan = written(monkeypatch, per_channel, signed)
     for name, turned in (("a.weight", False), ("b.weight", True)):
         real = dequantize_layer_weights(plan.weights[name]).numpy()
         np.testing.assert_array_equal(read(proto, name)[1], real.T if turned else real)
@@ -252,7 +256,8 @@ def test_a_weight_that_several_layers_use_is_stored_once(tmp_path: Path) -> None
     assert model.get_submodule("one").weight is model.get_submodule("two").weight
     write_onnx(tmp_path / "a.onnx", compressed, (x[:2],), check=(x,))
     stored = [t for t in onnx.load(tmp_path / "a.onnx").graph.initializer if list(t.dims) == [8, 8]]
-    assert [t.data_type for t in stored] == [TensorProto.UINT8] * 2
+    assert len(stored) == 2
+    assert {t.data_type for t in stored} in ({TensorProto.UINT8}, {TensorProto.INT8})
     assert open_onnx(tmp_path / "a.onnx").run((x.numpy(),)).shape == (100, 8)
 
 
@@ -279,7 +284,7 @@ def test_a_table_that_is_also_a_weight_is_stored_once_in_integers(tmp_path: Path
     write_onnx(tmp_path / "a.onnx", compressed, (tokens[:2],), check=(tokens,))
     matrices = [t for t in onnx.load(tmp_path / "a.onnx").graph.initializer if len(t.dims) == 2]
     assert [sorted(t.dims) for t in matrices].count([32, 400]) == 1
-    assert {t.data_type for t in matrices} == {TensorProto.UINT8}  # attention's own projection as well
+    assert {t.data_type for t in matrices} <= {TensorProto.UINT8, TensorProto.INT8}  # attention's own as well
     facts = read_onnx(tmp_path / "a.onnx", (tokens[:1].numpy(),))
     assert (facts.islands, facts.float_layers) == ((), ())
     table = next(layer for layer in facts.layers if sorted(layer.weight_shape) == [32, 400])
@@ -336,7 +341,9 @@ def test_whole_numbers_in_a_graph_are_not_quantized(tmp_path: Path) -> None:
     with torch.no_grad():
         assert torch.nn.functional.cosine_similarity(shipped, model(x)).min() > 0.98
     stored = {
-        t.name for t in onnx.load(tmp_path / "a.onnx").graph.initializer if t.data_type == TensorProto.UINT8
+        t.name
+        for t in onnx.load(tmp_path / "a.onnx").graph.initializer
+        if t.data_type in (TensorProto.UINT8, TensorProto.INT8)
     }
     assert any("block.linear1" in name for name in stored)
 

@@ -29,6 +29,7 @@ from tinypress.quantize.reference import UnknownOperator
 from tinypress.quantize.rows import Grid
 from tinypress.quantize.values import calibrate
 from tinypress.ship.equal import compare_with_reference
+from tinypress.ship.layout import laid_out
 from tinypress.ship.signs import fit_signed, note_exact_on
 from tinypress.ship.to_onnx import with_integers
 from tinypress.task import Split
@@ -82,10 +83,13 @@ def quantize_onnx(source: Path, target: Path, calibration: Split, *, check: bool
         raise ModelError(call, "no Conv, Gemm or MatMul has a constant float weight", "Ship the float file")
     values = calibrate(proto, weights, calibration)
     plan = QuantPlan({**weights, **with_room(proto.graph, weights, values)}, values)
+    isa = machine(1).isa
+    signed = fit_signed(isa)
+    source_graph, own = laid_out(proto, plan, isa) if signed else (proto, plan)
     written = onnx.ModelProto()
-    written.CopyFrom(proto)
-    written = with_integers(written, plan, fit_signed(machine(1).isa))
-    reason = _compared(target.name, written, proto, plan, calibration) if check else None
+    written.CopyFrom(source_graph)
+    written = with_integers(written, own, signed)
+    reason = _compared(target.name, written, source_graph, own, calibration) if check else None
     if reason is not None:
         text = f"its integers were not compared with the reference: {reason}"
         notes.append(Note("TP207", "warning", None, text))

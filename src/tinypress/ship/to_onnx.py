@@ -29,6 +29,7 @@ from tinypress.quantize.reference import UnknownOperator
 from tinypress.ship import low_bits
 from tinypress.ship.dynamic import at_run_time, with_dynamic
 from tinypress.ship.equal import compare_with_reference
+from tinypress.ship.layout import laid_out
 from tinypress.ship.lookup import is_lookup, looked_up
 from tinypress.ship.signs import as_bytes, choose_signed, note_exact_on
 
@@ -60,8 +61,7 @@ def write_onnx(
             processor has no 8-bit dot products.
         RunError: the file cannot be written.
     """
-    written, proto = _written(compressed, example_inputs, free_length, signed_weights)
-    plan = compressed.plan
+    written, proto, plan = _written(compressed, example_inputs, free_length, signed_weights)
     if check is not None and plan is not None and (plan.values or plan.dynamic):
         samples = tuple(column.detach().cpu().numpy() for column in check)
         with contextlib.suppress(UnknownOperator):  # then the receipt says that nothing was compared
@@ -86,31 +86,33 @@ def _written(
     example_inputs: tuple[Tensor, ...],
     free_length: bool,
     signed_weights: bool | None,
-) -> tuple[onnx.ModelProto, onnx.ModelProto]:
-    """The file, and the float graph that it is made from."""
+) -> tuple[onnx.ModelProto, onnx.ModelProto, QuantPlan | None]:
+    """The file, and the float graph and the plan that it is made from."""
     plan = compressed.plan
     if plan is None:
         proto = to_float_onnx(compressed.model, example_inputs, free_length=free_length)
-        return proto, proto
+        return proto, proto, None
     call = f"to_onnx({type(compressed.model).__name__})"
     now = at_run_time(plan)
     if now:
         works = bool(plan.values or plan.dynamic)  # what is only stored in integers reads neither kernel
         signed = works and choose_signed(call, signed_weights, machine(1).isa)
-        return _with_dynamic(call, compressed, example_inputs, now, free_length, signed)
+        return *_with_dynamic(call, compressed, example_inputs, now, free_length, signed), plan
     if not plan.values:
         proto = to_float_onnx(compressed.model, example_inputs, opset=low_bits.OPSET, free_length=free_length)
-        return low_bits.with_low_bits(call, _copy(proto), plan), proto
+        return low_bits.with_low_bits(call, _copy(proto), plan), proto, plan
     signed = choose_signed(call, signed_weights, machine(1).isa)
     integers = {name: weight for name, weight in plan.weights.items() if has_integer_kernel(weight)}
     others = {name: weight for name, weight in plan.weights.items() if name not in integers}
     if not others:
         proto = to_float_onnx(compressed.model, example_inputs)
-        return with_integers(_copy(proto), plan, signed), proto
+        if signed:
+            proto, plan = laid_out(proto, plan, machine(1).isa)
+        return with_integers(_copy(proto), plan, signed), proto, plan
     # each layer by the operators for its bits: activations are integers only where both sides have kernels for them
     proto = to_float_onnx(compressed.model, example_inputs, opset=low_bits.OPSET)
     mixed = with_integers(_copy(proto), QuantPlan(integers, plan.values), signed)
-    return low_bits.with_low_bits(call, mixed, QuantPlan(others)), proto
+    return low_bits.with_low_bits(call, mixed, QuantPlan(others)), proto, plan
 
 
 def _with_dynamic(

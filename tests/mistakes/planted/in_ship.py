@@ -4,6 +4,34 @@ from planted.mistake import Planted
 
 MISTAKES: tuple[Planted, ...] = (
     Planted(
+        "the second of the outputs beside each other reads the pixels of the first",
+        "ship/pixel_groups.py",
+        "output * layer.stride - layer.pads[1] + place",
+        "layer.stride - layer.pads[1] + place",
+        "ship/test_layouts.py::test_what_a_layer_of_groups_multiplies",
+    ),
+    Planted(
+        "groups of pixels however large the file becomes",
+        "ship/pixel_groups.py",
+        "<= growth * total",
+        "<= growth * total * 1e9",
+        "ship/test_layouts.py::test_a_file_grows_by_a_hundredth_at_most",
+    ),
+    Planted(
+        "a convolution with strides becomes a product of all positions",
+        "ship/deep_products.py",
+        'set(given.get("strides", [1])) == {1}',
+        "True",
+        "ship/test_layouts.py::test_convolutions_that_stay",
+    ),
+    Planted(
+        "the mean over a part of the positions is taken for that over all",
+        "global_pooling.py",
+        "sorted(axes.tolist()) == list(range(2, rank))",
+        "set(axes.tolist()) <= set(range(2, rank))",
+        "test_global_pooling.py::test_other_means_stay",
+    ),
+    Planted(
         "a float layer between integers is left to the runtime",
         "ship/to_onnx.py",
         "return node.input[1] in constants and node.input[1] not in plan.weights",
