@@ -47,6 +47,14 @@ def networks() -> dict[str, Callable[[], tuple[nn.Module, Tensor]]]:
             ).eval(),
             _images(),
         ),
+        "mobilenet-v2": lambda: (
+            Logits(
+                transformers.MobileNetV2ForImageClassification(
+                    transformers.MobileNetV2Config(num_labels=1000)
+                )
+            ).eval(),
+            _images(),
+        ),
         "crepe-full": lambda: (crepe.network("full"), crepe.sounds("test", crepe.SNR_DB, 16).inputs[0][:32]),
     }
 
@@ -121,7 +129,8 @@ def page(row: dict[str, Any], machine: Mapping[str, Any]) -> str:
         "",
         f"Written by `python -m bench --only int8-speed` on {machine['cpu'] or 'this processor'} with "
         f"{_dot_products(row)}: one thread of ONNX Runtime, the float file, ours and that of {PEER} in turn, medians "
-        "of rounds and their 95 % intervals. Weights of ResNet-50 are random: time does not depend on them.",
+        "of rounds and their 95 % intervals. Weights of ResNet-50 and MobileNetV2 are random, which time does not "
+        "depend on.",
         "",
         "| network | MACs | batch | float, ms | int8, ms | int8 is faster | the peer's int8 | the faster file |",
         "|---|---|---|---|---|---|---|---|",
