@@ -17,6 +17,7 @@ from onnx import helper, numpy_helper
 
 from tinypress.facts import QuantPlan
 from tinypress.quantize.fused import Fused, fused_nodes
+from tinypress.quantize.reference.windows import attributes, whole_numbers
 from tinypress.ship.moved import Around, Moved, put
 
 LEAST_CHANNELS = 480
@@ -50,10 +51,10 @@ def _is_deep(node: onnx.NodeProto, kernel: Fused, plan: QuantPlan) -> bool:
     ):
         return False
     _, channels, *places = plan.weights[node.input[1]].shape
-    given = {each.name: helper.get_attribute_value(each) for each in node.attribute}
+    given = attributes(node)
     plain = (
-        set(given.get("strides", [1])) == {1}
-        and not any(given.get("pads", [0]))
+        set(whole_numbers(given.get("strides"), [1])) == {1}
+        and not any(whole_numbers(given.get("pads"), [0]))
         and given.get("group", 1) == 1
         and given.get("auto_pad", b"NOTSET") in (b"", b"NOTSET", b"VALID")
     )

@@ -22,6 +22,7 @@ from onnx import helper, numpy_helper
 from tinypress.bits import pack, unpack
 from tinypress.facts import QuantizedWeight, QuantPlan
 from tinypress.quantize.fused import Fused, fused_nodes
+from tinypress.quantize.reference.windows import attributes, whole_numbers
 from tinypress.ship.moved import Around, Moved, put
 
 GROUP = 4
@@ -82,19 +83,19 @@ def _layers(graph: onnx.GraphProto, plan: QuantPlan, growth: float) -> list[_Lay
 
 
 def _layer(kernel: Fused, node: onnx.NodeProto, image: list[int], shape: tuple[int, ...]) -> _Layer | None:
-    given = {each.name: each for each in node.attribute}
-    strides = list(given["strides"].ints) if "strides" in given else [1, 1]
-    pads = list(given["pads"].ints) if "pads" in given else [0, 0, 0, 0]
-    dilations = list(given["dilations"].ints) if "dilations" in given else [1, 1]
-    groups = given["group"].i if "group" in given else 1
-    own_pads = "auto_pad" in given and given["auto_pad"].s not in (b"", b"NOTSET")
+    given = attributes(node)
+    strides = whole_numbers(given.get("strides"), [1, 1])
+    top, left, bottom, right = whole_numbers(given.get("pads"), [0, 0, 0, 0])
+    plain = (
+        strides[1] in (1, 2, GROUP)
+        and whole_numbers(given.get("dilations"), [1, 1]) == [1, 1]
+        and given.get("group", 1) == 1
+        and given.get("auto_pad", b"NOTSET") in (b"", b"NOTSET")
+    )
     _, channels, height, width = image
     high, wide = shape[2:]
-    if min(image[1:]) < 1 or channels % GROUP == 0 or width % GROUP or max(high, wide) > _WIDEST:
+    if not plain or min(image[1:]) < 1 or channels % GROUP == 0 or width % GROUP or max(high, wide) > _WIDEST:
         return None
-    if strides[1] not in (1, 2, GROUP) or groups != 1 or dilations != [1, 1] or own_pads:
-        return None
-    top, left, bottom, right = pads
     down = (height + top + bottom - high) // strides[0] + 1
     across = (width + left + right - wide) // strides[1] + 1
     outputs = shape[0] * (GROUP // strides[1])
@@ -129,10 +130,10 @@ def _regroup(graph: onnx.GraphProto, layer: _Layer, plan: QuantPlan, wide: Quant
 
     first, last = _reach(layer, plan.weights[conv.input[1]].shape[3])
     top, _, bottom, _ = layer.pads
-    given = {each.name: helper.get_attribute_value(each) for each in conv.attribute}
+    given = attributes(conv)
     given |= {
         "kernel_shape": wide.shape[2:],
-        "strides": [given.get("strides", [1, 1])[0], 1],
+        "strides": [whole_numbers(given.get("strides"), [1, 1])[0], 1],
         "pads": [top, -first, bottom, last],
     }
     conv.ClearField("attribute")
