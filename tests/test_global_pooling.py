@@ -67,6 +67,36 @@ def test_other_means_stay(model: nn.Module, x: Tensor) -> None:
     assert "ReduceMean" in found
 
 
+class Broadcast(nn.Module):
+    """A map of one rank meets a tensor of a higher one: what looks like all positions is only a part of them."""
+
+    def __init__(self, dims: int, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.conv = (nn.Conv1d if dims == 1 else nn.Conv2d)(3, 6, 3, padding=1)
+        self.scale = nn.Parameter(torch.randn(shape))
+        self.axes = tuple(range(-dims, 0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x) * self.scale
+        return (y - y.mean(self.axes, keepdim=True)).abs().sum(0).flatten(1)
+
+
+@pytest.mark.parametrize(("dims", "shape"), [(1, (4, 1, 1, 1)), (2, (4, 1, 1, 1, 1))])
+def test_a_higher_rank_that_comes_in_by_broadcasting(dims: int, shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    model, x = Broadcast(dims, shape).eval(), torch.randn(5, 3, *[8] * dims)
+    assert "ReduceMean" in kinds(model, x)
+    answer = open_onnx(to_float_onnx(model, (x,)).SerializeToString()).run([x.numpy()])
+    np.testing.assert_allclose(answer, model(x).detach().numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_nothing_that_is_unused_is_left_in_the_file() -> None:
+    graph = to_float_onnx(Net(nn.AdaptiveAvgPool2d(1)).eval(), (torch.randn(2, 3, 8, 8),)).graph
+    assert {tensor.name for tensor in graph.initializer} <= {
+        name for node in graph.node for name in node.input
+    }
+
+
 def test_between_integers_it_has_an_integer_kernel() -> None:
     torch.manual_seed(0)
     x = torch.randn(32, 3, 8, 8)

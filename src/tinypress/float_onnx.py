@@ -78,7 +78,7 @@ def to_float_onnx(
         raise ModelError(
             call, f"forward() returns {len(proto.graph.output)} tensors", "Wrap it so that it returns one"
         )
-    return with_parameter_names(with_global_pooling(_stripped(proto)), model)
+    return with_parameter_names(_stripped(with_global_pooling(proto)), model)
 
 
 def _reason(error: BaseException) -> str:

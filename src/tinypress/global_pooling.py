@@ -11,6 +11,8 @@ from collections.abc import Mapping
 import onnx
 from onnx import helper, numpy_helper
 
+from tinypress.onnx_shapes import shapes_of
+
 # what is [N, C, positions] where its first input is
 _KEEP = frozenset(
     {
@@ -37,33 +39,27 @@ def with_global_pooling(proto: onnx.ModelProto) -> onnx.ModelProto:
     graph = proto.graph
     makers = {node.output[0]: node for node in graph.node}
     stored = {tensor.name: tensor for tensor in graph.initializer}
-    for node in graph.node:
-        if node.op_type != "ReduceMean" or len(node.input) < 2 or node.input[1] not in stored:
-            continue
-        conv = _convolution(node.input[0], makers)
-        keeps = all(each.i for each in node.attribute if each.name == "keepdims")
-        if conv is None or not keeps:
-            continue
-        rank = _positions(conv, stored) + 2
-        axes = numpy_helper.to_array(stored[node.input[1]]).ravel() % rank
-        if sorted(axes.tolist()) == list(range(2, rank)):
-            pooling = helper.make_node("GlobalAveragePool", [node.input[0]], list(node.output))
-            node.CopyFrom(pooling)
+    means = [
+        node
+        for node in graph.node
+        if node.op_type == "ReduceMean"
+        and len(node.input) > 1
+        and node.input[1] in stored
+        and all(each.i for each in node.attribute if each.name == "keepdims")
+        and _is_a_map(node.input[0], makers)
+    ]
+    shapes = shapes_of(proto) if means else {}
+    for node in means:
+        rank = len(shapes.get(node.input[0], ()))  # 0 where it is not known
+        axes = numpy_helper.to_array(stored[node.input[1]]).ravel()
+        if rank > 2 and sorted(axis % rank for axis in axes.tolist()) == list(range(2, rank)):
+            node.CopyFrom(helper.make_node("GlobalAveragePool", [node.input[0]], list(node.output)))
     return proto
 
 
-def _convolution(name: str, makers: Mapping[str, onnx.NodeProto]) -> onnx.NodeProto | None:
-    """The convolution that made the value, or the first of those that it is the sum of."""
+def _is_a_map(name: str, makers: Mapping[str, onnx.NodeProto]) -> bool:
+    """Whether a convolution made the value, or what it is the sum, product or chain of begins with one."""
     node = makers.get(name)
     while node is not None and node.op_type in _KEEP:
         node = makers.get(node.input[0])
-    return node if node is not None and node.op_type == "Conv" else None
-
-
-def _positions(conv: onnx.NodeProto, stored: Mapping[str, onnx.TensorProto]) -> int:
-    """How many dimensions of positions it has, by its kernel."""
-    for each in conv.attribute:
-        if each.name == "kernel_shape":
-            return len(each.ints)
-    weight = stored.get(conv.input[1])
-    return len(weight.dims) - 2 if weight is not None else 0
+    return node is not None and node.op_type == "Conv"

@@ -35,6 +35,13 @@ def test_others_may_be_one_step_off_in_one_place_of_a_hundred() -> None:
         _compared("file", STEP, *one_off(1, steps=2), False)
 
 
+def test_a_softmax_may_be_one_step_off_in_a_quarter() -> None:
+    softmax = Step("scores", helper.make_node("Softmax", ["x"], ["y"]), "y")
+    assert _compared("file", softmax, *one_off(250), False).differing == 250
+    with pytest.raises(ShipError, match="251 of 1000"):
+        _compared("file", softmax, *one_off(251), False)
+
+
 def test_floats_of_a_product_may_differ_by_rounding_and_those_of_an_lstm_by_a_step() -> None:
     node = helper.make_node("Gemm", ["x", "w"], ["y"])
     product = Step("a", node, "y", Fused("dynamic", (0,), ("x",), "y", "w"))

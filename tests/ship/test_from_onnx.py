@@ -16,6 +16,7 @@ from tinypress.errors import ArtifactError, DataError, InputError, ModelError, S
 from tinypress.facts import QuantPlan
 from tinypress.runtimes.onnx import open_onnx
 from tinypress.ship import from_onnx, quantize_onnx, read_exact_on
+from tinypress.ship.equal import equality_of_file
 from tinypress.task import Split
 
 RNG = np.random.default_rng(0)
@@ -222,3 +223,93 @@ def test_samples_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         quantize_onnx(source, source, samples())
     with pytest.raises(ArtifactError, match="cannot be read"):
         quantize_onnx(tmp_path / "none.onnx", tmp_path / "int8.onnx", samples())
+
+
+def images(
+    nodes: list[onnx.NodeProto], tensors: dict[str, NDArray[np.float32]], *outputs: str
+) -> onnx.ModelProto:
+    """x [n, 3, 9, 12] -> ``nodes`` -> ``outputs``."""
+    made = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 9, 12])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
+        [numpy_helper.from_array(array, name) for name, array in tensors.items()],
+    )
+    return helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+PIXELS = Split((torch.randn(16, 3, 9, 12, generator=torch.Generator().manual_seed(0)),), torch.zeros(16))
+FIRST = RNG.normal(size=(16, 3, 3, 4)).astype(np.float32)
+SECOND = RNG.normal(size=(16, 16, 1, 1)).astype(np.float32)
+
+
+def near(source: Path, target: Path) -> None:
+    was, now = (
+        open_onnx(path, outputs=None).session.run(None, {"x": PIXELS.inputs[0].numpy()})
+        for path in (source, target)
+    )
+    for a, b in zip(was, now, strict=True):
+        assert a.shape == b.shape
+        assert 0 < np.abs(a - b).max() < 0.05 * np.abs(a).max()
+
+
+@pytest.mark.parametrize("how", ["SAME_UPPER", "SAME_LOWER", "VALID"])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_padding_that_is_left_to_the_runtime(tmp_path: Path, how: str, stride: int) -> None:
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], auto_pad=how, strides=[stride, stride]),
+        helper.make_node("AveragePool", ["c"], ["a"], kernel_shape=[2, 2], auto_pad=how, strides=[2, 2]),
+        helper.make_node("Conv", ["a", "v"], ["d"]),
+        helper.make_node("GlobalAveragePool", ["d"], ["y"]),
+    ]
+    source = saved(tmp_path, images(nodes, {"w": FIRST, "v": SECOND}, "y"))
+    done = quantize_onnx(source, tmp_path / "int8.onnx", PIXELS)
+    assert done.notes == ()
+    near(source, tmp_path / "int8.onnx")
+
+
+def test_a_network_may_end_in_a_convolution(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"]),
+        helper.make_node("Relu", ["c"], ["r"]),
+        helper.make_node("Conv", ["r", "v"], ["y"]),
+    ]
+    source, target = saved(tmp_path, images(nodes, {"w": FIRST, "v": SECOND}, "y")), tmp_path / "int8.onnx"
+    assert quantize_onnx(source, target, PIXELS).notes == ()
+    near(source, target)
+    assert equality_of_file(target, (PIXELS.inputs[0].numpy(),), ()) is not None
+
+
+def test_a_file_of_two_outputs_is_written_and_not_compared(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"]),
+        helper.make_node("Conv", ["c", "v"], ["d"]),
+        helper.make_node("GlobalAveragePool", ["d"], ["y"]),
+        helper.make_node("GlobalAveragePool", ["c"], ["z"]),
+    ]
+    source, target = (
+        saved(tmp_path, images(nodes, {"w": FIRST, "v": SECOND}, "y", "z")),
+        tmp_path / "int8.onnx",
+    )
+    assert [note.code for note in quantize_onnx(source, target, PIXELS).notes] == ["TP207"]
+    near(source, target)
+    assert equality_of_file(target, (PIXELS.inputs[0].numpy(),), ()) is None
+
+
+def test_shapes_that_the_source_notes_do_not_contradict_the_file(tmp_path: Path) -> None:
+    """Groups of pixels give values other shapes; a strict runtime refuses a file that says the old ones."""
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], strides=[2, 2], pads=[1, 1, 1, 2]),
+        helper.make_node("Relu", ["c"], ["r"]),
+        helper.make_node("Conv", ["r", "v"], ["d"]),
+        helper.make_node("Reshape", ["d", "flat"], ["f"]),
+        helper.make_node("MatMul", ["f", "head"], ["y"]),
+    ]
+    head = RNG.normal(size=(16 * 30, 300)).astype(np.float32)
+    proto = images(nodes, {"w": FIRST, "v": SECOND, "head": head}, "y")
+    proto.graph.initializer.append(numpy_helper.from_array(np.array([-1, 16 * 30], np.int64), "flat"))
+    source = saved(tmp_path, onnx.shape_inference.infer_shapes(proto))
+    quantize_onnx(source, tmp_path / "int8.onnx", PIXELS)
+    onnx.checker.check_model(onnx.load(tmp_path / "int8.onnx"), full_check=True)
+    near(source, tmp_path / "int8.onnx")

@@ -18,6 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from tinypress.facts import Compressed, QuantizedValue, QuantPlan
+from tinypress.onnx_shapes import shapes_of
 from tinypress.quantize import quantize_layer_weights, quantize_model
 from tinypress.quantize.reference import Step, evaluate, program_of
 from tinypress.quantize.reference.program import Array
@@ -26,7 +27,7 @@ from tinypress.runtimes.onnx import open_onnx, optimized_graph
 from tinypress.ship import to_onnx
 from tinypress.ship.deep_products import LEAST_CHANNELS, multiply_deep
 from tinypress.ship.equal import compare_with_reference
-from tinypress.ship.layout import laid_out, shapes_of
+from tinypress.ship.layout import laid_out
 from tinypress.ship.pixel_groups import group_pixels
 from tinypress.ship.read_plan import plan_of_file
 from tinypress.task import Split
@@ -421,3 +422,39 @@ def test_the_shipped_bytes_open_in_the_runtime(
     written = written_on(AMX, compressed, x, monkeypatch)
     for batch in (1, 3):
         assert open_onnx(written.SerializeToString()).run([x[:batch].numpy()]).shape == (batch, 5)
+
+
+class Turned(nn.Module):
+    """A deep pointwise layer reads the weight of another one the other way round."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide, self.head = nn.Conv2d(64, LEAST_CHANNELS, 1), nn.Linear(64, 4)
+        self.stem = nn.Conv2d(3, 64, 3, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.relu(self.wide(torch.relu(self.stem(x))))
+        back = nn.functional.conv2d(y, self.wide.weight.transpose(0, 1))
+        logits: Tensor = self.head(back.mean((2, 3)))
+        return logits
+
+
+def test_a_weight_that_is_read_turned_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(16, 3, 16, 16)
+    made = quantize_model(Turned().eval(), Split((x,), torch.zeros(16)), (x[:2],), per_channel=False)
+    plain, laid = (written_on(isa, made, x, monkeypatch) for isa in (("avx2",), AMX))
+    assert stored_shapes(laid) == stored_shapes(plain)
+    assert [node.op_type for node in laid.graph.node] == [node.op_type for node in plain.graph.node]
+
+
+@pytest.mark.parametrize("name", ["c:groups", "v:before0", "v:after1", "v:rows"])
+def test_names_that_would_be_taken_twice(name: str) -> None:
+    layer = nn.Conv2d(LEAST_CHANNELS, 16, 1)
+    proto, plan = one_layer(layer, (4, 4), "Relu", True, 0)
+    for node in proto.graph.node:
+        for names in (node.input, node.output):
+            names[:] = [name if each == "c" else each for each in names]
+    changed, same = laid_out(proto, plan, AMX)
+    assert changed.SerializeToString() == proto.SerializeToString()
+    assert same == plan

@@ -8,7 +8,6 @@ half of the time, the nodes that change the shape included.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,12 +15,12 @@ import onnx
 from onnx import helper, numpy_helper
 
 from tinypress.facts import QuantPlan
+from tinypress.onnx_shapes import Shapes
 from tinypress.quantize.fused import Fused, fused_nodes
 from tinypress.quantize.reference.windows import attributes, whole_numbers
 from tinypress.ship.moved import Around, Moved, put
 
 LEAST_CHANNELS = 480
-Shapes = Mapping[str, Sequence[int]]
 
 
 def multiply_deep(graph: onnx.GraphProto, plan: QuantPlan, shapes: Shapes) -> QuantPlan:
@@ -44,11 +43,8 @@ def multiply_deep(graph: onnx.GraphProto, plan: QuantPlan, shapes: Shapes) -> Qu
 
 
 def _is_deep(node: onnx.NodeProto, kernel: Fused, plan: QuantPlan) -> bool:
-    if (
-        kernel.kind != "product"
-        or node.op_type != "Conv"
-        or not {*kernel.inputs, kernel.output} <= set(plan.values)
-    ):
+    rounded = {*kernel.inputs, kernel.output} <= set(plan.values)
+    if kernel.kind != "product" or node.op_type != "Conv" or node.input[1] != kernel.weight or not rounded:
         return False
     _, channels, *places = plan.weights[node.input[1]].shape
     given = attributes(node)

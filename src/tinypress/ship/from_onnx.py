@@ -24,11 +24,12 @@ from tinypress.files import write_bytes
 from tinypress.measure.machine import machine
 from tinypress.quantize.bias import with_room
 from tinypress.quantize.fused import PRODUCTS
-from tinypress.quantize.layer import quantize_weight
-from tinypress.quantize.reference import UnknownOperator
+from tinypress.quantize.layer import dequantize_layer_weights, quantize_weight
+from tinypress.quantize.reference import UnknownOperator, program_of
 from tinypress.quantize.rows import Grid
 from tinypress.quantize.values import calibrate
 from tinypress.ship.equal import compare_with_reference
+from tinypress.ship.explicit_pads import with_explicit_pads
 from tinypress.ship.layout import laid_out
 from tinypress.ship.signs import fit_signed, note_exact_on
 from tinypress.ship.to_onnx import with_integers
@@ -109,11 +110,30 @@ def _compared(
     samples = calibration.take(slice(0, 1)) if 1 in batches else calibration
     arrays = tuple(column.detach().cpu().numpy() for column in samples.inputs)
     try:
-        compare_with_reference(name, written, proto, plan, arrays)
+        compare_with_reference(name, written, _with_rounded_weights(proto, plan), plan, arrays)
     except UnknownOperator as error:
         return error.problem
     note_exact_on(written)
     return None
+
+
+def _with_rounded_weights(proto: onnx.ModelProto, plan: QuantPlan) -> onnx.ModelProto:
+    """The float graph with what the file has for the weights of layers that compute in float all the same."""
+    in_float = [
+        step.node
+        for step in program_of(proto, plan).steps
+        if step.fused is None and len(step.node.input) > 1 and step.node.input[1] in plan.weights
+    ]
+    if not in_float:
+        return proto
+    changed = onnx.ModelProto()
+    changed.CopyFrom(proto)
+    stored = {tensor.name: tensor for tensor in changed.graph.initializer}
+    for node in in_float:
+        real = dequantize_layer_weights(plan.weights[node.input[1]]).numpy()
+        turned = real.T if node.op_type == "MatMul" else real
+        stored[node.input[1]].CopyFrom(numpy_helper.from_array(np.ascontiguousarray(turned), node.input[1]))
+    return changed
 
 
 def _read(call: str, source: Path) -> onnx.ModelProto:
@@ -140,7 +160,7 @@ def _read(call: str, source: Path) -> onnx.ModelProto:
     inputs = [value for value in proto.graph.input if value.name not in named]
     proto.graph.ClearField("input")  # files of old list their weights among the inputs
     proto.graph.input.extend(inputs)
-    return proto
+    return with_explicit_pads(proto)
 
 
 def _simplified(call: str, proto: onnx.ModelProto) -> onnx.ModelProto:

@@ -72,6 +72,8 @@ def _layers(graph: onnx.GraphProto, plan: QuantPlan, growth: float) -> list[_Lay
         rounded = {*kernel.inputs, kernel.output} <= set(plan.values)
         if kernel.kind != "product" or node.op_type != "Conv" or len(image) != 4 or not rounded:
             continue
+        if node.input[1] != kernel.weight:  # it reads the weight of another, turned
+            continue
         layer = _layer(kernel, node, image, plan.weights[node.input[1]].shape)
         own = [name for name in (kernel.weight, kernel.bias) if name is not None]
         if layer is None or any(name not in stored or readers[name] > 1 for name in own):

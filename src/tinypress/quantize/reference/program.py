@@ -69,9 +69,10 @@ def program_of(proto: onnx.ModelProto, plan: QuantPlan) -> Program:
     product other than a convolution may also write floats.
 
     Raises:
-        UnknownOperator: a product of the graph is not the plain one of a Linear or convolution.
+        UnknownOperator: a product of the graph is not the plain one of a Linear or convolution, or pads by itself.
     """
     graph = proto.graph
+    _check_padding(graph)
     eight_bits = {name for name, weight in plan.weights.items() if has_integer_kernel(weight)} - plan.dynamic
     kernels = {
         kernel.nodes[0]: kernel
@@ -105,6 +106,17 @@ def program_of(proto: onnx.ModelProto, plan: QuantPlan) -> Program:
         graph.output[0].name,
         {entry.domain: entry.version for entry in proto.opset_import},
     )
+
+
+def _check_padding(graph: onnx.GraphProto) -> None:
+    for node in graph.node:
+        how = next((a.s for a in node.attribute if a.name == "auto_pad"), b"")
+        if how.startswith(b"SAME"):
+            raise UnknownOperator(
+                f"program_of({node.op_type} that writes {node.output[0]!r})",
+                "how much it pads depends on the size of its input (auto_pad)",
+                "Write the padding as numbers",
+            )
 
 
 def _in_integers(kernel: Fused, graph: onnx.GraphProto, plan: QuantPlan) -> bool:
