@@ -101,6 +101,7 @@ def calls(monkeypatch):
     return calls
 
 
+@pytest.mark.slow
 def test_milliseconds_are_predicted_from_layers_that_are_timed_once(tmp_path, calls):
     step = Structured(latency_ms=1e-6, search=True)
     for _ in range(2):

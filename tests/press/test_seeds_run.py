@@ -65,6 +65,7 @@ def test_the_summary_is_that_of_the_runs(run: Path) -> None:
     jsonschema.validate(json.loads((run / "seeds.json").read_text()), json.loads(seeds_schema()))
 
 
+@pytest.mark.slow
 def test_more_seeds_go_on_from_those_that_are_there(run: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(run, tmp_path / "run"))
     before = {seed: (copy / f"seed-{seed}/receipt.json").stat().st_mtime_ns for seed in range(3)}
@@ -91,6 +92,7 @@ def test_it_can_be_verified_and_edits_are_named(run: Path, tmp_path: Path) -> No
     assert "seed-1.candidates.shrink.artifact.sha256" in fields
 
 
+@pytest.mark.slow
 def test_fresh_begins_again(run: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(run, tmp_path / "run"))
     press_with_seeds(small_task(), RECIPES[:1], copy, seeds=2, fresh=True)
