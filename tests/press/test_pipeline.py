@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +17,16 @@ import onnx
 import pytest
 import torch
 from onnx import numpy_helper
+from torch import nn
 
 from press.small import RECIPES, small_task
 from tinypress.archive import read_archive
+from tinypress.errors import RunError
 from tinypress.press.pipeline import press
 from tinypress.press.run_folder import read_receipt
 from tinypress.press.verify import verify
 from tinypress.receipt import Receipt
+from tinypress.task import Task
 
 VARYING = ("latency_ms", "seconds", "peak_memory_bytes")
 
@@ -191,3 +197,35 @@ def test_the_callers_threads_are_put_back(run: Path, tmp_path: Path) -> None:
     torch.set_num_threads(2)
     press(small_task(), RECIPES[:1], tmp_path / "one", threads=1)
     assert torch.get_num_threads() == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda task: {"test": task.test.take(slice(0, 60))}, "test"),
+        (lambda task: {"validation": task.validation.take(slice(0, 60))}, "validation"),
+        (lambda task: {"train": task.train.take(slice(1, None))}, "train"),
+        (lambda task: {"metric": "macro_f1"}, "metric"),
+        (lambda task: {"loss": nn.CrossEntropyLoss(label_smoothing=0.1)}, "loss"),
+        (
+            lambda task: {"training": replace(task.training, max_epochs=task.training.max_epochs + 1)},
+            "training",
+        ),
+    ],
+)
+def test_a_run_on_other_data_is_not_taken_for_this_one(
+    run: Path, change: Callable[[Task], dict[str, Any]], named: str
+) -> None:
+    task = small_task()
+    with pytest.raises(RunError, match=f"differs in {named}\\. .*--fresh"):
+        press(replace(task, **change(task)), RECIPES, run)
+
+
+def test_a_damaged_artifact_of_a_finished_run_is_made_again(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    damaged = tmp_path / "run" / "artifacts" / "shrink.onnx"
+    right = damaged.read_bytes()
+    damaged.write_bytes(right[:-1] + bytes([right[-1] ^ 1]))
+    press(small_task(), RECIPES, tmp_path / "run")
+    assert damaged.read_bytes() == right
+    assert verify(tmp_path / "run", small_task()) == ()

@@ -34,6 +34,7 @@ def read_archive(path: Path, stock: nn.Module) -> Compressed:
         ArtifactError: the file cannot be read, is truncated, foreign or hostile, or belongs to another stock
             network; the text names the field or the tensor.
     """
+    path = Path(path)
     call = f"read_archive({path.name!r}, {type(stock).__name__})"
     if not isinstance(stock, nn.Module):
         raise InputError(call, "stock is not a torch.nn.Module", "Give the network that builder() returns")

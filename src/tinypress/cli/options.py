@@ -28,7 +28,10 @@ Data = Annotated[
         help="Where TASK is a Hugging Face folder: the Python file whose task(model, tokenizer) brings the data.",
     ),
 ]
-Out = Annotated[Path | None, typer.Option("--out", help="Folder of the run \\[default: runs/TASK].")]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", help="Folder of the run \\[default: in runs, by the names of task and recipe]."),
+]
 Seed = Annotated[int, typer.Option(help="Seed of training, calibration and resampling.", min=0)]
 Seeds = Annotated[
     int | None,

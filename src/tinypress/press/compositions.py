@@ -26,8 +26,8 @@ from tinypress.press.compare import BASELINE
 from tinypress.press.composed import Combined, Compositions, Orders
 from tinypress.press.composition import Promise, contract_of, refusal
 from tinypress.press.engine import Engine
+from tinypress.press.identity import task_identity
 from tinypress.press.measured import Opened, open_artifact
-from tinypress.press.pipeline import weights_hash
 from tinypress.press.recipe import Recipe, Shipment, step_from
 from tinypress.press.rehearse import without_training
 from tinypress.press.run_folder import RunFolder, open_run
@@ -140,8 +140,7 @@ def try_compositions(
     bench = Bench(task, engine if engine is not None else Engine(), seed, progress)
     identity = {
         "compositions": [step.model_dump(mode="json") for step in chosen],
-        "task": task.name,
-        "model": weights_hash(task),
+        **task_identity(task),
         "tinypress": version("tinypress"),
         "engine": bench.engine.name,
         "epochs": epochs,

@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-import torch
-
 from tinypress.files import sha256, write_json
 from tinypress.measure.machine import machine
 from tinypress.measure.quality import NamedMetric
@@ -22,6 +20,7 @@ from tinypress.press.check import check_arguments, check_model, check_recipes, m
 from tinypress.press.choose import choose, pareto, passed_over
 from tinypress.press.engine import Engine
 from tinypress.press.findings import Seen, choice_findings, control_findings, with_findings
+from tinypress.press.identity import task_identity
 from tinypress.press.measured import (
     Opened,
     energy_of,
@@ -93,8 +92,7 @@ def press(
         recipes, left_out = applicable(task, recipes, seed)
     beside = companions_of(task, task.model)
     identity = {
-        "task": task.name,
-        "model": weights_hash(task),
+        **task_identity(task),
         "tinypress": version("tinypress"),
         "engine": bench.engine.name,
         "seed": seed,
@@ -111,7 +109,9 @@ def press(
         identity["companions"] = {name: sha256(data) for name, data in beside.files.items()}
     with torch_threads(threads), open_run(out, identity, fresh=fresh) as folder:
         if folder.receipt_path.exists():
-            return read_receipt(out)
+            receipt = read_receipt(out)
+            if folder.holds_artifacts(receipt):
+                return receipt
         kept = {"task": task.name, "seed": seed, "threads": threads, "tolerance": tolerance}
         if max_bytes is not None:
             kept["max_bytes"] = max_bytes
@@ -237,12 +237,3 @@ def _measure(
     )
     seen = Seen(candidate, baseline_candidate or candidate, judged.facts, on)
     return with_findings(seen, item.compressed.notes, memory.reason)
-
-
-def weights_hash(task: Task) -> str:
-    """A hash of the names and bytes of the network's weights and buffers."""
-    parts = [
-        name.encode() + value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
-        for name, value in task.model.state_dict().items()
-    ]
-    return sha256(b"".join(parts))

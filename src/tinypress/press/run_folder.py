@@ -91,11 +91,20 @@ class RunFolder:
         """The measured candidate called ``name``, if its artifact is still the one that was measured."""
         try:
             candidate = Candidate.model_validate_json((self.state / "measured" / f"{name}.json").read_text())
-            stored: list[Artifact | File] = [candidate.artifact, *candidate.artifact.files]
-            same = all(sha256((self.path / file.path).read_bytes()) == file.sha256 for file in stored)
         except (OSError, ValidationError):
             return None
-        return candidate if same else None
+        return candidate if self._holds(candidate) else None
+
+    def holds_artifacts(self, receipt: Receipt) -> bool:
+        """Whether every artifact of the receipt lies there as it was measured."""
+        return all(self._holds(candidate) for candidate in receipt.candidates)
+
+    def _holds(self, candidate: Candidate) -> bool:
+        stored: list[Artifact | File] = [candidate.artifact, *candidate.artifact.files]
+        try:
+            return all(sha256((self.path / file.path).read_bytes()) == file.sha256 for file in stored)
+        except OSError:
+            return False
 
     def save_candidate(self, candidate: Candidate) -> None:
         """Keep what was measured of a candidate."""

@@ -81,7 +81,9 @@ def find_attribute(spec: str) -> object:
         names = [name for name, _, _ in BUILT_IN]
         close = difflib.get_close_matches(spec, names, n=1, cutoff=0.4)
         remedy = (
-            f"Did you mean {close[0]!r}?" if close else f"Use one of {names}, file.py or module:attribute"
+            f"Did you mean {close[0]!r}? A task of your own is named by its file: task.py, or --task task.py"
+            if close
+            else f"Use one of {names}, file.py (for a run: --task file.py) or module:attribute"
         )
         raise TaskError(call, "there is no such task", remedy)
     found: object = getattr(module, attribute or "task", None)
@@ -99,6 +101,9 @@ def _from_file(call: str, path: Path) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:  # as when Python runs the file: it may import what lies beside it
+        sys.path.insert(0, folder)
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
