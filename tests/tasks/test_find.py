@@ -39,4 +39,4 @@ def test_an_unknown_name_says_how_own_tasks_are_named() -> None:
     with pytest.raises(TaskError, match=r"no such task\. Did you mean 'digits'\? .*--task task\.py"):
         find_task("digit")
     with pytest.raises(TaskError, match=r"file\.py \(for a run: --task file\.py\)"):
-        find_task("quite-another")
+        find_task("7q")
