@@ -75,7 +75,7 @@ def measure(seconds: float, only: Sequence[str] = ()) -> dict[str, Any]:
         for batch in BATCHES:
             given = [samples[:batch].numpy()]
             calls = [partial(file.run, given) for file in files.values()]
-            of_float, *others = in_turn(calls, batch=batch, threads=1, seconds=seconds, rounds=7)
+            of_float, *others = in_turn(calls, batch=batch, threads=1, seconds=seconds, rounds=15)
             rows[str(batch)] = {
                 "float_ms": of_float.median,
                 **{
