@@ -4,6 +4,20 @@ from planted.mistake import Planted
 
 MISTAKES: tuple[Planted, ...] = (
     Planted(
+        "a finished run is handed over whatever lies in its folder",
+        "press/pipeline.py",
+        "if folder.holds_artifacts(receipt):",
+        "if True:",
+        "press/test_pipeline.py::test_a_damaged_artifact_of_a_finished_run_is_made_again",
+    ),
+    Planted(
+        "a run is taken for one on other test data",
+        "press/identity.py",
+        '"test": _split_hash(task.test),',
+        '"test": None,',
+        "press/test_pipeline.py::test_a_run_on_other_data_is_not_taken_for_this_one",
+    ),
+    Planted(
         "the choice reads the test split",
         "press/choose.py",
         "candidate.validation.value if higher_is_better else -candidate.validation.value",
