@@ -13,8 +13,10 @@ _SMALL = 1024  # numbers of a tensor that another's shape may depend on
 
 
 def shapes_of(proto: onnx.ModelProto) -> Shapes:
-    """For each value whose rank is known its dimensions, 0 for those that are free. Nothing is known of a graph that
-    contradicts itself."""
+    """For each value and weight whose rank is known its dimensions, 0 for those that are free.
+
+    Nothing is known of a graph that contradicts itself.
+    """
     light = onnx.ModelProto(ir_version=proto.ir_version, opset_import=proto.opset_import)
     light.graph.name = "shapes"
     light.graph.node.extend(proto.graph.node)
@@ -33,6 +35,6 @@ def shapes_of(proto: onnx.ModelProto) -> Shapes:
         return {}
     return {
         value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
-        for value in (*inferred.value_info, *inferred.output)
+        for value in (*inferred.input, *inferred.value_info, *inferred.output)
         if value.type.tensor_type.HasField("shape")
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -20,7 +21,9 @@ def task_identity(task: Task) -> dict[str, object]:
     """
     return {
         "task": task.name,
-        "model": weights_hash(task),
+        "model": _hash(
+            piece for name, value in task.model.state_dict().items() for piece in (name.encode(), value)
+        ),
         "train": None if task.train is None else _split_hash(task.train),
         "validation": _split_hash(task.validation),
         "test": _split_hash(task.test),
@@ -30,25 +33,24 @@ def task_identity(task: Task) -> dict[str, object]:
     }
 
 
-def weights_hash(task: Task) -> str:
-    """A hash of the names and bytes of the network's weights and buffers."""
-    parts = [name.encode() + _bytes(value) for name, value in task.model.state_dict().items()]
-    return sha256(b"".join(parts))
-
-
 def _split_hash(split: Split) -> str:
     tensors: Iterable[Tensor] = (
         *split.inputs,
         split.targets,
         *(() if split.groups is None else (split.groups,)),
     )
-    return sha256(b"".join(f"{x.dtype}{list(x.shape)}".encode() + _bytes(x) for x in tensors))
+    return _hash(piece for x in tensors for piece in (f"{x.dtype}{list(x.shape)}".encode(), x))
 
 
-def _bytes(tensor: Tensor) -> bytes:
-    array = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
-    data: bytes = array.tobytes()
-    return data
+def _hash(pieces: Iterable[bytes | Tensor]) -> str:
+    """Of all of them one behind another, tensors as their bytes; nothing large is copied."""
+    digest = hashlib.sha256()
+    for piece in pieces:
+        if isinstance(piece, Tensor):
+            digest.update(piece.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        else:
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def _known_by(what: object) -> str | None:

@@ -17,7 +17,7 @@ from onnx import helper, numpy_helper
 from tinypress.facts import QuantPlan
 from tinypress.onnx_shapes import Shapes
 from tinypress.quantize.fused import Fused, fused_nodes
-from tinypress.quantize.reference.windows import attributes, whole_numbers
+from tinypress.quantize.reference.windows import attributes, automatic_padding, whole_numbers
 from tinypress.ship.moved import Around, Moved, put
 
 LEAST_CHANNELS = 480
@@ -52,7 +52,7 @@ def _is_deep(node: onnx.NodeProto, kernel: Fused, plan: QuantPlan) -> bool:
         set(whole_numbers(given.get("strides"), [1])) == {1}
         and not any(whole_numbers(given.get("pads"), [0]))
         and given.get("group", 1) == 1
-        and given.get("auto_pad", b"NOTSET") in (b"", b"NOTSET", b"VALID")
+        and automatic_padding(node) in (b"", b"VALID")
     )
     return plain and set(places) == {1} and channels >= LEAST_CHANNELS
 

@@ -8,24 +8,17 @@ import onnx
 from onnx import helper
 
 from tinypress.onnx_shapes import shapes_of
-from tinypress.quantize.reference.windows import attributes, whole_numbers
+from tinypress.quantize.reference.windows import attributes, automatic_padding, whole_numbers
 
 _PADDED = frozenset({"Conv", "AveragePool", "MaxPool"})
 
 
 def with_explicit_pads(proto: onnx.ModelProto) -> onnx.ModelProto:
     """``proto``, changed in place: SAME and VALID become numbers where the sizes of what is padded are known."""
-    padded = [
-        node
-        for node in proto.graph.node
-        if node.op_type in _PADDED and attributes(node).get("auto_pad", b"NOTSET") not in (b"", b"NOTSET")
-    ]
+    padded = [node for node in proto.graph.node if node.op_type in _PADDED and automatic_padding(node)]
     if not padded:
         return proto
-    dims = {tensor.name: list(tensor.dims) for tensor in proto.graph.initializer}
-    sizes = {**dims, **shapes_of(proto)} | {
-        value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in proto.graph.input
-    }
+    sizes = shapes_of(proto)
     for node in padded:
         given = attributes(node)
         size = list(sizes.get(node.input[0], ()))[2:]

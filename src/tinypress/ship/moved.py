@@ -67,9 +67,8 @@ def put(graph: onnx.GraphProto, moves: Sequence[Around]) -> dict[str, QuantizedV
         nodes += before[place].nodes if place in before else []
         nodes.append(node)
         nodes += after[place].nodes if place in after else []
-    kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
     graph.ClearField("node")
-    graph.node.extend(kept)
+    graph.node.extend(nodes)
     values: dict[str, QuantizedValue] = {}
     for each in moves:
         for moved in (each.before, each.after):

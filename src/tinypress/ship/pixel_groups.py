@@ -16,13 +16,13 @@ from math import prod
 import numpy as np
 import onnx
 import torch
-from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from tinypress.bits import pack, unpack
 from tinypress.facts import QuantizedWeight, QuantPlan
 from tinypress.quantize.fused import Fused, fused_nodes
-from tinypress.quantize.reference.windows import attributes, whole_numbers
+from tinypress.quantize.layer import dequantize_layer_weights
+from tinypress.quantize.reference.windows import attributes, automatic_padding, whole_numbers
 from tinypress.ship.moved import Around, Moved, put
 
 GROUP = 4
@@ -92,7 +92,7 @@ def _layer(kernel: Fused, node: onnx.NodeProto, image: list[int], shape: tuple[i
         strides[1] in (1, 2, GROUP)
         and whole_numbers(given.get("dilations"), [1, 1]) == [1, 1]
         and given.get("group", 1) == 1
-        and given.get("auto_pad", b"NOTSET") in (b"", b"NOTSET")
+        and not automatic_padding(node)
     )
     _, channels, height, width = image
     high, wide = shape[2:]
@@ -143,7 +143,9 @@ def _regroup(graph: onnx.GraphProto, layer: _Layer, plan: QuantPlan, wide: Quant
     conv.input[0] = before.end
     graph.node[layer.kernel.nodes[-1]].output[0] = after.begin
     stored = {tensor.name: tensor for tensor in graph.initializer}
-    stored[conv.input[1]].CopyFrom(numpy_helper.from_array(_floats(wide), conv.input[1]))
+    stored[conv.input[1]].CopyFrom(
+        numpy_helper.from_array(dequantize_layer_weights(wide).numpy(), conv.input[1])
+    )
     if layer.kernel.bias is not None:
         bias = np.tile(numpy_helper.to_array(stored[layer.kernel.bias]), beside)
         stored[layer.kernel.bias].CopyFrom(numpy_helper.from_array(bias, layer.kernel.bias))
@@ -170,10 +172,3 @@ def _widened(layer: _Layer, weight: QuantizedWeight) -> QuantizedWeight:
         scale=weight.scale.repeat(rows),
         zero_point=weight.zero_point.repeat(rows),
     )
-
-
-def _floats(weight: QuantizedWeight) -> NDArray[np.float32]:
-    q = unpack(weight.packed, 8, prod(weight.shape), signed=True).reshape(weight.shape).numpy()
-    scale = weight.scale.numpy().reshape(-1, 1, 1, 1)
-    floats: NDArray[np.float32] = q.astype(np.float32) * scale
-    return floats

@@ -22,6 +22,7 @@ from tinypress.quantize.fused import (
     has_integer_kernel,
 )
 from tinypress.quantize.reference.operators import UnknownOperator
+from tinypress.quantize.reference.windows import automatic_padding
 
 Array = NDArray[np.generic]
 
@@ -110,8 +111,7 @@ def program_of(proto: onnx.ModelProto, plan: QuantPlan) -> Program:
 
 def _check_padding(graph: onnx.GraphProto) -> None:
     for node in graph.node:
-        how = next((a.s for a in node.attribute if a.name == "auto_pad"), b"")
-        if how.startswith(b"SAME"):
+        if automatic_padding(node).startswith(b"SAME"):
             raise UnknownOperator(
                 f"program_of({node.op_type} that writes {node.output[0]!r})",
                 "how much it pads depends on the size of its input (auto_pad)",

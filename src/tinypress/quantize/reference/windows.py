@@ -19,6 +19,12 @@ def attributes(node: onnx.NodeProto) -> dict[str, object]:
     return {a.name: helper.get_attribute_value(a) for a in node.attribute}
 
 
+def automatic_padding(node: onnx.NodeProto) -> bytes:
+    """How ``node`` pads by itself, as ``auto_pad`` has it; nothing where the padding is written as numbers."""
+    how = next((a.s for a in node.attribute if a.name == "auto_pad"), b"")
+    return b"" if how == b"NOTSET" else how
+
+
 def whole_numbers(given: object, default: list[int]) -> list[int]:
     """An attribute that is a list of integers, or ``default`` where it is missing."""
     return [int(value) for value in given] if isinstance(given, list | tuple) else default
